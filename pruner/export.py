@@ -1,0 +1,35 @@
+"""Hand a network over as the course wants it: one pickled module of stock classes."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pruner.checkpoint import write_whole
+from pruner.errors import InputError
+from pruner.mobilenet import load_network, origin_difference
+
+
+def export_module(model: nn.Module, path: Path) -> int:
+    """Write the whole module, 32-bit, from the CPU, in eval mode; returns its size in bytes.
+
+    The file is then loaded again and must be a MobileNetV2 that gives the same outputs, bit for bit; otherwise it is
+    removed and AssertionError raised.
+    """
+    stock = copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format)
+    stock.zero_grad(set_to_none=True)
+    if difference := origin_difference(stock):
+        raise InputError(f"{path}: not exported, no longer a MobileNetV2: {difference}")
+    buffer = io.BytesIO()
+    torch.save(stock, buffer)
+    write_whole(path, buffer.getvalue())
+    probe = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        if not torch.equal(load_network(path)(probe), stock(probe)):
+            path.unlink()
+            raise AssertionError(f"{path}: gave other outputs when loaded again")
+    return buffer.tell()

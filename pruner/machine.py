@@ -1,0 +1,51 @@
+"""Torch's threads and memory on this machine, set on purpose."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+import torch
+
+from pruner.errors import InputError
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare(threads: int = 0, device: str = "auto") -> torch.device:
+    """Give torch its threads (0: all cores of this process), keep freed memory, choose the device.
+
+    Raises InputError for a device that is not there.
+    """
+    torch.set_num_threads(threads or cores())
+    _keep_freed_memory()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {device}: cannot be used here ({reason}); try cpu") from error
+    return chosen
+
+
+def _keep_freed_memory() -> None:
+    """Stop glibc from handing large tensors back to the kernel after each use.
+
+    glibc maps every block above 32 MiB anew, and the kernel then clears each page again: a batch at 224 px costs
+    more page faults than arithmetic (training was 1.7 to 2 times slower without this; see
+    tests/benchmarks/bench_epoch.py). Elsewhere than on glibc nothing is done.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,295 @@
+"""The dense network: MobileNetV2's stages, blocks and groups as data; building and loading it safely.
+
+Torchvision's class is used as it is, so that what is handed over consists of stock classes only.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import InvertedResidual, MobileNet_V2_Weights, MobileNetV2
+from torchvision.ops.misc import Conv2dNormActivation, ConvNormActivation
+
+from pruner.errors import InputError
+
+GRADER_RESOLUTION = 224
+"""Pixels a side at which the course's grader looks and counts."""
+
+_BLOCKS_BY_STAGE = (1, 2, 3, 4, 3, 3, 1)
+_STOCK_CLASSES: list[Any] = [
+    MobileNetV2,
+    InvertedResidual,
+    Conv2dNormActivation,
+    ConvNormActivation,
+    nn.Sequential,
+    nn.Conv2d,
+    nn.BatchNorm2d,
+    nn.ReLU6,
+    nn.Dropout,
+    nn.Linear,
+    set,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Channels that can only be cut together, because layers share them."""
+
+    name: str
+    stage: str
+    kind: str
+    """`hidden` (a block's expanded width), `output` (a stage's width, joined by residual additions) or `head`."""
+    root: str
+    """The convolution whose output channels number the group's channels."""
+    blocks: tuple[str, ...]
+    """The modules of `features` that cutting this group changes the inside of."""
+    residual: bool
+    """Does it reach into a block with a residual connection?"""
+
+
+def _groups() -> tuple[Group, ...]:
+    found: list[Group] = []
+    block = 1
+    for number, count in enumerate(_BLOCKS_BY_STAGE, start=1):
+        stage = f"stage{number}"
+        blocks = [f"features.{block + i}" for i in range(count)]
+        for i, name in enumerate(blocks):
+            # The first block has no expansion: its hidden width is the stem's, in one group with it.
+            root = "features.0.0" if number == 1 else f"{name}.conv.0.0"
+            inside = ("features.0", name) if number == 1 else (name,)
+            found.append(Group(f"{stage}.hidden.{block + i}", stage, "hidden", root, inside, residual=i > 0))
+        projection = "conv.1" if number == 1 else "conv.2"
+        found.append(
+            Group(f"{stage}.output", stage, "output", f"{blocks[0]}.{projection}", tuple(blocks), residual=count > 1)
+        )
+        block += count
+    found.append(Group("head", "head", "head", "features.18.0", ("features.18",), residual=False))
+    return tuple(found)
+
+
+GROUPS = _groups()
+"""Every group of channels that can be cut, from the stem to the head: 17 hidden, 7 outputs, the head."""
+
+
+def widths(model: nn.Module) -> dict[str, int]:
+    """Group name -> its number of channels in this network."""
+    return {group.name: _conv(model, group.root).out_channels for group in GROUPS}
+
+
+def classes(model: nn.Module) -> int:
+    """How many classes the network tells apart."""
+    layer = model.get_submodule("classifier.1")
+    assert isinstance(layer, nn.Linear)
+    return layer.out_features
+
+
+def _conv(model: nn.Module, name: str) -> nn.Conv2d:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Conv2d)
+    return layer
+
+
+# ---------------------------------------------------------------- building
+
+
+def fresh(class_count: int, seed: int) -> MobileNetV2:
+    """A dense network with random weights, the same ones for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MobileNetV2(num_classes=class_count)
+
+
+def imagenet(class_count: int, seed: int) -> MobileNetV2:
+    """A dense network with torchvision's ImageNet weights and a new classifier.
+
+    Raises InputError where the weights are neither cached nor to be downloaded.
+    """
+    weights = MobileNet_V2_Weights.IMAGENET1K_V1
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        target = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        raise InputError(
+            f"ImageNet weights: cannot be downloaded ({error}); put the file at {target}, or give a trained network "
+            "with --base FILE"
+        ) from error
+    return with_new_classifier(from_state_dict(state, "ImageNet weights"), class_count, seed)
+
+
+def with_new_classifier(model: MobileNetV2, class_count: int, seed: int) -> MobileNetV2:
+    """The same features under a random classifier for `class_count` classes (changes the model given)."""
+    model.classifier = fresh(class_count, seed).classifier
+    model.classifier[1] = _linear(_conv(model, "features.18.0").out_channels, class_count, seed)
+    return model
+
+
+def _linear(inputs: int, outputs: int, seed: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    generator = torch.Generator().manual_seed(seed)
+    nn.init.normal_(layer.weight, 0, 0.01, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def from_state_dict(state: Mapping[str, Any], source: str) -> MobileNetV2:
+    """The MobileNetV2, of whatever widths, whose weights these are.
+
+    Raises InputError, which names `source`, if they are not a MobileNetV2's.
+    """
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    reference = fresh(1, 0)
+    expected = reference.state_dict().keys()
+    for name in [*(expected - state.keys()), *(state.keys() - expected)][:1]:
+        what = "lacks" if name in expected else "has a foreign"
+        raise InputError(f"{source}: not the weights of a MobileNetV2 (it {what} {name})")
+    for name, layer in list(reference.named_modules()):
+        if not isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+            continue
+        weight = state[f"{name}.weight"]
+        if not isinstance(weight, Tensor) or weight.dim() != layer.weight.dim():
+            raise InputError(f"{source}: not the weights of a MobileNetV2 ({name}.weight has another shape)")
+        parent, _, child = name.rpartition(".")
+        setattr(reference.get_submodule(parent), child, _resized(layer, weight.shape))
+    try:
+        reference.load_state_dict({name: value.float() if value.is_floating_point() else value
+                                   for name, value in state.items()})  # fmt: skip
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise InputError(f"{source}: not the weights of a MobileNetV2 ({detail})") from error
+    _check_runs(reference, source)
+    return reference
+
+
+def _resized(layer: nn.Module, shape: torch.Size) -> nn.Module:
+    """A layer like the one given, of the size that a weight of `shape` needs."""
+    if isinstance(layer, nn.Conv2d):
+        depthwise = layer.groups > 1
+        return nn.Conv2d(
+            shape[0] if depthwise else shape[1],
+            shape[0],
+            layer.kernel_size,  # type: ignore[arg-type]
+            layer.stride,  # type: ignore[arg-type]
+            layer.padding,  # type: ignore[arg-type]
+            groups=shape[0] if depthwise else 1,
+            bias=False,
+        )
+    return nn.BatchNorm2d(shape[0]) if isinstance(layer, nn.BatchNorm2d) else nn.Linear(shape[1], shape[0])
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load_dense(path: Path, class_count: int) -> MobileNetV2:
+    """A network to prune: any file `load_network` takes that is still a MobileNetV2, for this many classes."""
+    model = load_network(path)
+    if difference := origin_difference(model):
+        raise InputError(f"{path}: not a MobileNetV2: {difference}")
+    if classes(model) != class_count:
+        raise InputError(
+            f"{path}: tells {classes(model)} classes apart, the data has {class_count}; "
+            f"start from it instead: [base] init = {str(path)!r}"
+        )
+    return model
+
+
+def load_network(path: Path) -> MobileNetV2:
+    """A MobileNetV2 from a whole pickled module or a state_dict, on the CPU, in eval mode, without running any of
+    the file's code: a file that holds anything else than tensors and stock layers is refused by naming it.
+
+    Raises InputError.
+    """
+    loaded = _unpickle(path)
+    if isinstance(loaded, dict):
+        for key in ("state_dict", "model"):
+            if isinstance(loaded.get(key), dict):
+                loaded = loaded[key]
+        loaded = from_state_dict(loaded, str(path))
+    if not isinstance(loaded, MobileNetV2):
+        raise InputError(f"{path}: holds a {type(loaded).__name__}, not a MobileNetV2 or its state_dict")
+    loaded = loaded.float().eval()
+    _check_runs(loaded, str(path))
+    return loaded
+
+
+def _unpickle(path: Path) -> object:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a .pth with a MobileNetV2 or its state_dict")
+    try:
+        with torch.serialization.safe_globals(_STOCK_CLASSES):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = _foreign_names(path, str(error))
+        if not foreign:
+            raise InputError(f"{path}: not a PyTorch file, or a damaged one") from error
+        raise InputError(f"{path}: refused, it holds {foreign}, which is not part of a MobileNetV2") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: may not be read ({error.strerror})") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError,
+            zipfile.BadZipFile) as error:  # fmt: skip
+        raise InputError(f"{path}: not a whole PyTorch file (truncated or damaged?)") from error
+
+
+def _foreign_names(path: Path, message: str) -> str:
+    """The classes or functions in a pickle that are not MobileNetV2's, as the file names them."""
+    try:
+        with torch.serialization.safe_globals(_STOCK_CLASSES):
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # an old file format, or a damaged one: the loader's message still names the first
+        names = re.findall(r"(?:GLOBAL|global:?) ([\w.]+)", message)[:1]
+    return ", ".join(sorted(names)[:3])
+
+
+def _check_runs(model: nn.Module, source: str) -> None:
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, 32, 32))
+    except Exception as error:
+        detail = str(error).splitlines()[0][:120]
+        raise InputError(f"{source}: its layers do not fit together ({detail})") from error
+
+
+# ---------------------------------------------------------------- "does it still originate from MobileNetV2?"
+
+
+def origin_difference(model: nn.Module) -> str | None:
+    """Where this network departs from MobileNetV2 in anything but its widths; None if nowhere.
+
+    Same modules in the same order, of exactly the same classes and settings, and nothing hung onto them.
+    """
+    reference = dict(MobileNetV2(num_classes=10).named_modules())
+    found = dict(model.named_modules())
+    for name in [*reference, *found]:
+        if name not in found:
+            return f"{name} is missing"
+        if name not in reference:
+            return f"{name} ({type(found[name]).__name__}) does not belong there"
+        if difference := _module_difference(reference[name], found[name]):
+            return f"{name or 'the network'} {difference}"
+    if list(reference) != list(found):
+        return "its layers stand in another order"
+    return None
+
+
+def _module_difference(reference: nn.Module, found: nn.Module) -> str | None:
+    if type(found) is not type(reference):
+        return f"is a {type(found).__name__}, not a {type(reference).__name__}"
+    if "forward" in vars(found) or found._forward_hooks or found._forward_pre_hooks:
+        return "computes something of its own"
+    for key in ("kernel_size", "stride", "padding", "dilation", "eps", "affine", "use_res_connect", "inplace"):
+        if getattr(found, key, None) != getattr(reference, key, None):
+            return f"has {key} {getattr(found, key, None)}, not {getattr(reference, key, None)}"
+    if isinstance(found, nn.Conv2d) and isinstance(reference, nn.Conv2d):
+        if (found.groups == 1) != (reference.groups == 1) and found.out_channels > 1:
+            return "is no longer depthwise" if reference.groups > 1 else "has become grouped"
+        if (found.bias is None) != (reference.bias is None):
+            return "has a bias" if reference.bias is None else "has lost its bias"
+    return None

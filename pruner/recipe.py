@@ -1,0 +1,125 @@
+"""What to do to one model, as plain values: no torch in here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pruner.errors import InputError
+
+STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "stage6", "stage7", "head")
+"""MobileNetV2's seven bottleneck stages and its head, the 1x1 convolution before the classifier."""
+
+IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "fpgm", "bn_scale", "random")
+NORMALIZERS = ("none", "mean", "max", "sum")
+OPTIMIZERS = ("sgd", "adamw")
+
+
+def check_cut(where: str, cut: float) -> None:
+    """Raise InputError unless `cut`, a fraction of channels, lies in [0, 1)."""
+    if not 0.0 <= cut < 1.0:
+        raise InputError(f"{where}: a cut is a fraction of channels in [0, 1), not {cut:g}")
+
+
+def check_name(where: str, name: str, known: tuple[str, ...]) -> None:
+    """Raise InputError unless `name` is one of the known ones."""
+    if name not in known:
+        raise InputError(f"{where}: {name!r} is not one of {', '.join(known)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prune:
+    """Which share of the channels goes, and how the channels are ranked."""
+
+    importance: str = "l2"
+    """How channels are ranked: one of IMPORTANCES."""
+    cut: Mapping[str, float] = field(default_factory=dict)
+    """Stage -> fraction of its hidden channels (the head: of its channels) to cut. A stage not named is not cut."""
+    output_cut: Mapping[str, float] = field(default_factory=dict)
+    """Stage -> fraction of its output channels to cut; the head has none."""
+    global_cut: float | None = None
+    """One fraction for the whole network instead: channels compete across layers."""
+    normalizer: str = "mean"
+    """What a layer's scores are divided by before they compete across layers: one of NORMALIZERS."""
+    minimum: int = 1
+    """No group keeps fewer channels than this."""
+    multiple: int = 1
+    """Kept widths are rounded to a multiple of this."""
+    ignore: tuple[str, ...] = ()
+    """What is left alone: a stage, a block (`features.5`), `residual` (every block with a residual connection)
+    or `classifier`."""
+
+    def __post_init__(self) -> None:
+        check_name("importance", self.importance, IMPORTANCES)
+        check_name("normalizer", self.normalizer, NORMALIZERS)
+        for key, cuts, known in (("cut", self.cut, STAGES), ("output_cut", self.output_cut, STAGES[:-1])):
+            for stage, cut in cuts.items():
+                check_name(key, stage, known)
+                check_cut(f"{key}.{stage}", cut)
+        if self.global_cut is not None:
+            check_cut("global_cut", self.global_cut)
+            if self.cut or self.output_cut:
+                raise InputError("global_cut: give either one global cut or cuts per stage, not both")
+        if self.minimum < 1 or self.multiple < 1:
+            raise InputError("minimum and multiple are numbers of channels, 1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tune:
+    """How a network is trained."""
+
+    epochs: int = 1
+    images_per_epoch: int = 0
+    """How many training images an epoch sees, another draw each epoch; 0 means all of them."""
+    batch: int = 64
+    resolution: int = 224
+    """Pixels a side that images are resized to for training."""
+    optimizer: str = "sgd"
+    learning_rate: float = 0.01
+    """The peak of the schedule: linear warm-up, then a cosine to zero."""
+    momentum: float = 0.9
+    """For SGD (Nesterov)."""
+    weight_decay: float = 4e-5
+    """Not applied to BatchNorm and biases."""
+    warmup: float = 0.1
+    """Share of all steps in which the learning rate rises."""
+    label_smoothing: float = 0.0
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 means no clipping."""
+    flip: bool = True
+    """Mirror images at random, where the data set's classes allow it."""
+    shift: int = 2
+    """Shift images by up to this many of their own pixels, each way."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_name("optimizer", self.optimizer, OPTIMIZERS)
+        for name in ("batch", "resolution"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: {getattr(self, name)} is not a positive whole number")
+        for name in ("epochs", "images_per_epoch", "learning_rate", "weight_decay", "clip", "shift"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: {getattr(self, name)} is negative")
+        for name in ("momentum", "warmup", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name}: {getattr(self, name)} is not in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All that is done to one network: the cut and the training after it."""
+
+    prune: Prune
+    tune: Tune
+
+    def as_json(self) -> dict[str, Any]:
+        """A JSON-ready form; `from_json` gives an equal recipe back."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Recipe:
+        """The recipe that `as_json` wrote."""
+        prune = dict(data["prune"], ignore=tuple(data["prune"]["ignore"]))
+        return Recipe(prune=Prune(**prune), tune=Tune(**data["tune"]))

@@ -1,0 +1,88 @@
+"""What all trials of a study share: data, dense network, channel scores."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.checkpoint import load_state, save_state
+from pruner.data import Dataset, Split, load, mix
+from pruner.importance import NEED_IMAGES, Scores, score_channels
+from search.dense import dense_network
+from search.folder import StudyFolder
+from search.progress import Progress
+from search.study_file import StudySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Made once per worker; only `scores` is filled in as trials ask for it."""
+
+    spec: StudySpec
+    folder: StudyFolder
+    data: Dataset
+    """On the device of training."""
+    dense: MobileNetV2
+    """On the CPU, in eval mode; never changed."""
+    key: str
+    """Stands for the dense network's weights."""
+    progress: Progress
+    _scores: dict[str, Scores] = field(default_factory=dict)
+
+    def scores(self, importance: str) -> Scores:
+        """The channels' scores by that importance: computed once for a study, then read from its folder."""
+        if importance not in self._scores:
+            path = self.folder.scores(importance, self.key)
+            kept = load_state(path)
+            if kept is None:
+                kept = self._compute_scores(importance)
+                save_state(path, kept)
+            self._scores[importance] = kept
+        return self._scores[importance]
+
+    def _compute_scores(self, importance: str) -> Scores:
+        images = calibration(self.data.train, self.spec.prune.calibration_images, self.spec.seed)
+        seen = len(images) if importance in NEED_IMAGES else 0
+        with self.progress.task(f"{importance}: ranking channels", seen) as bar:
+            return score_channels(
+                self.dense,
+                importance,
+                images,
+                resolution=self.spec.data.resolution,
+                seed=self.spec.seed,
+                on_images=bar.advance,
+            )
+
+
+def open_data(spec: StudySpec, root: Path | None, device: torch.device) -> Dataset:
+    """The study's data set, on the device. `root`, from the command line, comes before the study file's."""
+    if root is None and spec.data.root:
+        root = Path(spec.data.root).expanduser()
+    return load(spec.data.name, root, holdout=spec.data.holdout, seed=spec.seed).to(device)
+
+
+def open_bench(spec: StudySpec, folder: StudyFolder, data: Dataset, base: Path | None, progress: Progress) -> Bench:
+    """Load, and where necessary compute, what trials share."""
+    dense = dense_network(spec, data, folder, base, progress)
+    return Bench(spec, folder, data, dense, weights_key(dense), progress)
+
+
+def calibration(train: Split, count: int, seed: int) -> Split:
+    """`count` training images chosen by the seed."""
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(mix(seed, 0xCA11)))[:count]
+    chosen = chosen.to(train.images.device)
+    return Split(train.images[chosen], train.labels[chosen])
+
+
+def weights_key(model: nn.Module) -> str:
+    """A short name for exactly these weights."""
+    digest = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,87 @@
+"""The dense network that a study prunes: given as a file, or trained here once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.checkpoint import load_state, save_state
+from pruner.data import Dataset, steps_per_epoch
+from pruner.export import export_module
+from pruner.fine_tune import fine_tune
+from pruner.mobilenet import fresh, imagenet, load_dense, load_network, with_new_classifier
+from search.folder import StudyFolder
+from search.progress import Progress
+from search.study_file import StudySpec
+
+
+def given_file(spec: StudySpec, option: Path | None) -> Path | None:
+    """The finished dense network that was given, if any: by --base, by the study file, by PRUNE_SEARCH_BASE."""
+    if option is not None:
+        return option
+    if spec.base.file:
+        return Path(spec.base.file).expanduser()
+    if spec.data.name == "cifar10" and (path := os.environ.get("PRUNE_SEARCH_BASE")):
+        return Path(path)
+    return None
+
+
+def trained_file(spec: StudySpec, folder: StudyFolder) -> Path:
+    """Where the dense network that a study asks for is kept once it is trained; equal settings share it."""
+    settings = {
+        "base": spec.base.model_dump(mode="json", exclude={"file"}),
+        "data": spec.data.model_dump(mode="json", exclude={"root"}),
+        "seed": spec.seed,
+    }
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    return folder.dense / f"{spec.data.name}-{key}.pth"
+
+
+def dense_network(
+    spec: StudySpec, data: Dataset, folder: StudyFolder, option: Path | None, progress: Progress
+) -> MobileNetV2:
+    """The study's dense network, on the CPU in eval mode; trained first where none is given or kept.
+
+    Raises InputError if a file is not a MobileNetV2 for the data's classes.
+    """
+    path = given_file(spec, option)
+    if path is None:
+        path = trained_file(spec, folder)
+        if not path.exists():
+            train_dense(spec, data, path, progress)
+    return load_dense(path, data.classes)
+
+
+def train_dense(spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> None:
+    """Fine-tune a dense network as `[base]` says and write it to `path`; goes on from the last epoch if killed."""
+    kept = path.with_suffix(".checkpoint")
+    resume = load_state(kept)
+    model = _start(spec, data)
+    tune = spec.base.tune(spec.base.learning_rate, spec.seed, spec.data)
+    images = steps_per_epoch(data.train, batch=tune.batch, images=tune.images_per_epoch) * tune.batch
+    begun = resume["epoch"] if resume else 0
+    title = "dense network"
+    with progress.task(title, tune.epochs * images, done=begun * images) as bar:
+        bar.say(f"{title}, epoch {begun + 1}/{tune.epochs}")
+        epochs = fine_tune(model, data.train, tune, mirrors=data.mirrors, resume=resume, on_images=bar.advance)
+        for epoch in epochs:
+            save_state(kept, epoch.state)
+            progress.line(
+                f"{title}: epoch {epoch.number}/{tune.epochs}, loss {epoch.loss:.3f}, {epoch.accuracy:.2%} of its "
+                f"training images, {epoch.images / epoch.seconds:.0f} images/s"
+            )
+            bar.say(f"{title}, epoch {epoch.number + 1}/{tune.epochs}")
+    export_module(model, path)
+    kept.unlink(missing_ok=True)
+
+
+def _start(spec: StudySpec, data: Dataset) -> MobileNetV2:
+    if spec.base.init == "random":
+        return fresh(data.classes, spec.seed)
+    if spec.base.init == "imagenet":
+        return imagenet(data.classes, spec.seed)
+    return with_new_classifier(load_network(Path(spec.base.init).expanduser()), data.classes, spec.seed)

@@ -1,0 +1,123 @@
+"""Trials -> records: plain values that tables, figures and the command line are made from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from search.stopping import ENDED_EARLY
+
+STATES = ("done", "stopped", "skipped", "failed", "running", "waiting")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One trial, as far as it has come."""
+
+    number: int
+    state: str
+    """One of STATES."""
+    sampled: dict[str, Any]
+    """Parameter name -> value."""
+    mflops: float | None
+    params: int | None
+    accuracy: float | None
+    """On the holdout."""
+    score: float | None
+    mflops_removed: float | None
+    """Share of the dense network's operations that the cut removed."""
+    params_removed: float | None
+    seconds: float
+    feasible: bool
+    """Does it keep to the study's limits?"""
+    same_as: int | None
+    """The trial whose network this one shares, because the plan and the training are equal."""
+    reason: str
+    """Why it was stopped or skipped, or has failed."""
+
+
+def record(trial: FrozenTrial) -> Record:
+    """The record of one of Optuna's trials."""
+    attrs = trial.user_attrs
+    return Record(
+        number=trial.number,
+        state=_state(trial),
+        sampled=dict(trial.params),
+        mflops=attrs.get("mflops"),
+        params=attrs.get("params"),
+        accuracy=attrs.get("accuracy"),
+        score=attrs.get("score"),
+        mflops_removed=attrs.get("mflops_removed"),
+        params_removed=attrs.get("params_removed"),
+        seconds=attrs.get("seconds", 0.0),
+        feasible=all(value <= 0 for value in trial.constraints.values()),
+        same_as=attrs.get("same_as"),
+        reason=attrs.get("reason", ""),
+    )
+
+
+def records(study: Study) -> list[Record]:
+    """All trials of a study, by number."""
+    return [record(trial) for trial in study.get_trials(deepcopy=False)]
+
+
+def _state(trial: FrozenTrial) -> str:
+    if trial.state == ENDED_EARLY:
+        return "skipped" if trial.user_attrs.get("skipped") else "stopped"
+    names = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
+    return names.get(trial.state, "waiting")
+
+
+def finished(found: Sequence[Record]) -> list[Record]:
+    """Those that were measured in full."""
+    return [r for r in found if r.state == "done" and r.score is not None]
+
+
+def best(found: Sequence[Record]) -> Record | None:
+    """The highest score among the finished trials that keep to the limits; of equals, the first."""
+    candidates = [r for r in finished(found) if r.feasible]
+    return max(candidates, key=lambda r: (r.score, -r.number), default=None)
+
+
+def pareto(found: Sequence[Record]) -> list[Record]:
+    """The finished trials that no other beats in both MFLOPs and accuracy, by rising MFLOPs."""
+    front: list[Record] = []
+    ordered = sorted(finished(found), key=lambda r: (r.mflops or 0.0, -(r.accuracy or 0.0), r.number))
+    for candidate in ordered:
+        if not front or (candidate.accuracy or 0.0) > (front[-1].accuracy or 0.0):
+            front.append(candidate)
+    return front
+
+
+def summary(found: Sequence[Record]) -> dict[str, Any]:
+    """The study in one JSON-ready value: `trials` by state, `best`, `seconds`."""
+    top = best(found)
+    keys = ("number", "score", "mflops", "accuracy", "params", "mflops_removed", "params_removed")
+    return {
+        "trials": {state: sum(r.state == state for r in found) for state in STATES},
+        "best": {key: getattr(top, key) for key in keys} if top else None,
+        "seconds": round(sum(r.seconds for r in found), 3),
+    }
+
+
+def importances(study: Study) -> dict[str, float]:
+    """Parameter -> the share of the score's variation it explains (PED-ANOVA); empty while there is too little."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    names = set.intersection(*(set(trial.params) for trial in done)) if done else set()
+    varied = [name for name in sorted(names) if len({trial.params[name] for trial in done}) > 1]
+    if len(done) < 4 or not varied or len({trial.user_attrs["score"] for trial in done}) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it ranks by what makes its target low: hence the minus, which it can't see
+        return optuna.importance.get_param_importances(
+            study,
+            evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+            params=varied,
+            target=lambda trial: -trial.user_attrs["score"],
+        )

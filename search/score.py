@@ -1,0 +1,48 @@
+"""What a trial is worth: the course's score, and the objectives a study can have."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ScoreRule(BaseModel):
+    """The course's formula, by its five constants:
+
+    score = ((mflops_worst - MFLOPs) / (mflops_worst - mflops_full)
+             - accuracy_penalty * clamp(accuracy_full - accuracy, 0, 1)) * points
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mflops_worst: float = 200.0
+    """A network of this many MFLOPs earns nothing for its size."""
+    mflops_full: float = 45.0
+    """A network of this many earns the full points; a smaller one more."""
+    accuracy_full: float = 0.92
+    """From this accuracy on there is no penalty."""
+    accuracy_penalty: float = 10.0
+    """Share of the points lost per unit of accuracy below that."""
+    points: float = 45.0
+
+    def __call__(self, mflops: float, accuracy: float) -> float:
+        """The score of a network of that many MFLOPs and that accuracy in [0, 1]; it is not clamped at 0."""
+        size = (self.mflops_worst - mflops) / (self.mflops_worst - self.mflops_full)
+        lacking = min(max(self.accuracy_full - accuracy, 0.0), 1.0)
+        return (size - self.accuracy_penalty * lacking) * self.points
+
+    def mflops_at(self, score: float, accuracy: float) -> float:
+        """How many MFLOPs earn that score at that accuracy: the lines of equal score in figures."""
+        lacking = min(max(self.accuracy_full - accuracy, 0.0), 1.0)
+        size = score / self.points + self.accuracy_penalty * lacking
+        return self.mflops_worst - size * (self.mflops_worst - self.mflops_full)
+
+
+DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {
+    "score": "maximize",
+    "accuracy": "maximize",
+    "mflops": "minimize",
+    "params": "minimize",
+}
+"""What a study can optimise, and which way."""

@@ -1,0 +1,78 @@
+"""What is sampled -> a recipe."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import Trial
+
+from pruner.errors import InputError
+from pruner.recipe import Prune, Recipe
+from search.study_file import Range, Space, StudySpec
+
+
+def dimensions(space: Space) -> dict[str, Any]:
+    """Parameter name -> what the study file says of it (a value, a tuple of choices, a Range), in a fixed order."""
+    found: dict[str, Any] = {"importance": space.importance, "learning_rate": space.learning_rate}
+    if space.global_cut is not None:
+        found["global_cut"] = space.global_cut
+    found |= {f"cut.{stage}": value for stage, value in space.cut.items()}
+    found |= {f"output_cut.{stage}": value for stage, value in (space.output_cut or {}).items()}
+    return found
+
+
+def suggest(trial: Trial, spec: StudySpec) -> Recipe:
+    """Have Optuna choose every free parameter, and make the recipe."""
+    values: dict[str, Any] = {}
+    for name, dimension in dimensions(spec.space).items():
+        if isinstance(dimension, Range):
+            values[name] = trial.suggest_float(
+                name, dimension.low, dimension.high, step=dimension.step, log=dimension.log
+            )
+        elif isinstance(dimension, tuple):
+            values[name] = trial.suggest_categorical(name, dimension)
+        else:
+            values[name] = dimension
+    return recipe(values, spec)
+
+
+def recipe(values: Mapping[str, Any], spec: StudySpec) -> Recipe:
+    """The recipe for one value of every parameter."""
+    cut = {stage: values[f"cut.{stage}"] for stage in spec.space.cut}
+    if spec.space.output_cut is None:
+        output_cut = {stage: value for stage, value in cut.items() if stage != "head"}
+    else:
+        output_cut = {stage: values[f"output_cut.{stage}"] for stage in spec.space.output_cut}
+    prune = Prune(
+        importance=values["importance"],
+        cut=cut,
+        output_cut=output_cut,
+        global_cut=values.get("global_cut"),
+        normalizer=spec.prune.normalizer,
+        minimum=spec.prune.minimum,
+        multiple=spec.prune.multiple,
+        ignore=spec.prune.ignore,
+    )
+    # One seed for all trials: recipes with equal plans then give equal networks, and need training only once.
+    return Recipe(prune=prune, tune=spec.train.tune(values["learning_rate"], spec.seed, spec.data))
+
+
+def grid(space: Space) -> list[dict[str, Any]]:
+    """Every combination of the choices, in the order of the study file.
+
+    Raises InputError if a parameter is a range without a step.
+    """
+    names, choices = [], []
+    for name, dimension in dimensions(space).items():
+        if isinstance(dimension, Range):
+            if dimension.step is None:
+                raise InputError(f"space.{name}: a grid needs a list of choices, or a range with a step")
+            steps = int((dimension.high - dimension.low) / dimension.step + 1e-9)
+            names.append(name)
+            choices.append(tuple(dimension.low + i * dimension.step for i in range(steps + 1)))
+        elif isinstance(dimension, tuple):
+            names.append(name)
+            choices.append(dimension)
+    return [dict(zip(names, point, strict=True)) for point in itertools.product(*choices)]

@@ -1,0 +1,119 @@
+"""One trial: plan, cut, retrain, measure. Every finished step is on disk; a killed trial goes on from the last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from pruner.channels import ChannelPlan, apply_plan, make_plan
+from pruner.data import steps_per_epoch
+from pruner.export import export_module
+from pruner.fine_tune import fine_tune
+from pruner.measure import Measurement, accuracy, evaluate, measure
+from pruner.recipe import Recipe
+from search.bench import Bench
+from search.folder import TrialFolder
+from search.progress import Bar
+
+
+class Watch(Protocol):
+    """Who looks on, and may end the trial by an exception."""
+
+    @property
+    def title(self) -> str:
+        """What the trial is called in progress bars."""
+
+    def planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
+        """Called before any training; returns an equal trial that is finished, if there is one."""
+
+    def epoch(self, number: int, mflops: float, holdout: float) -> None:
+        """Called after each epoch with the accuracy on the watched holdout images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished trial."""
+
+    plan: ChannelPlan
+    measurement: Measurement
+    seconds: float
+    """Over all runs of the trial; 0 if an equal trial's results were taken over."""
+
+
+def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -> Outcome:
+    """Carry out a recipe in a folder, as far as that is not done yet."""
+    began = time.perf_counter()
+    folder.keep_recipe(recipe)
+    plan = folder.plan()
+    if plan is None:
+        plan = folder.keep_plan(make_plan(bench.dense, recipe.prune, bench.scores(recipe.prune.importance)))
+    twin = watch.planned(plan, fingerprint(plan, recipe, bench))
+    if not folder.result():
+        if twin:
+            folder.take_over(twin)
+        else:
+            _train_and_measure(plan, recipe, bench, folder, watch, began)
+    result = folder.result()
+    assert result is not None
+    return Outcome(plan, result["measurement"], result["seconds"]["total"])
+
+
+def fingerprint(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> str:
+    """Equal for trials of a study that would end in the same network: same channels kept, same training."""
+    content = json.dumps([plan.as_json()["keep"], asdict(recipe.tune), bench.key], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _train_and_measure(
+    plan: ChannelPlan, recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch, began: float
+) -> None:
+    tune, data, spec = recipe.tune, bench.data, bench.spec
+    model = apply_plan(bench.dense, plan)
+    resume = folder.checkpoint() or {"training": None, "history": []}
+    history: list[dict[str, float]] = resume["history"]
+    for row in history:  # epochs of an earlier run: its last report may not have arrived
+        _tell(watch, plan, row)
+    watched = data.holdout.first(spec.watch_images)
+    images = steps_per_epoch(data.train, batch=tune.batch, images=tune.images_per_epoch) * tune.batch
+    total = tune.epochs * (images + len(watched)) + len(data.holdout)
+    with bench.progress.task(watch.title, total, done=len(history) * (images + len(watched))) as bar:
+        epochs = fine_tune(
+            model, data.train, tune, mirrors=data.mirrors, resume=resume["training"], on_images=bar.advance
+        )
+        _say(bar, watch.title, len(history), tune.epochs)
+        mark = began
+        for epoch in epochs:
+            trained = time.perf_counter()
+            row = {"epoch": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy}
+            if len(watched):
+                right = evaluate(model, watched, resolution=spec.data.resolution, on_images=bar.advance)
+                row["holdout"] = accuracy(right)
+            now = time.perf_counter()
+            row |= {"seconds": now - mark, "training": epoch.seconds, "evaluation": now - trained}
+            mark = now
+            history.append(row)
+            folder.keep_checkpoint(epoch.state, history)
+            _say(bar, watch.title, epoch.number, tune.epochs)
+            _tell(watch, plan, row)
+        measuring = time.perf_counter()
+        measurement = measure(model, data.holdout, resolution=spec.data.resolution, on_images=bar.advance)
+        measured = time.perf_counter()
+    export_module(model, folder.model)
+    spent = {
+        "total": sum(row["seconds"] for row in history) + time.perf_counter() - mark,
+        "training": sum(row["training"] for row in history),
+        "evaluation": sum(row["evaluation"] for row in history) + measured - measuring,
+    }
+    folder.keep_result(measurement, {key: round(value, 3) for key, value in spent.items()}, history)
+
+
+def _tell(watch: Watch, plan: ChannelPlan, row: dict[str, float]) -> None:
+    if "holdout" in row:
+        watch.epoch(int(row["epoch"]), plan.mflops, row["holdout"])
+
+
+def _say(bar: Bar, title: str, done: int, epochs: int) -> None:
+    bar.say(f"{title}, epoch {done + 1}/{epochs}" if done < epochs else f"{title}, holdout")
