@@ -19,7 +19,7 @@ from pruner.errors import InputError
 from pruner.importance import Scores, dependency_graph
 from pruner.measure import count
 from pruner.mobilenet import GROUPS, Group, widths
-from pruner.recipe import STAGES, Prune, check_cut
+from pruner.recipe import Prune, check_cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,7 @@ def kept(width: int, cut: float, minimum: int = 1, multiple: int = 1) -> int:
 
 
 def make_plan(model: nn.Module, prune: Prune, scores: Scores) -> ChannelPlan:
-    """The plan that a recipe's `Prune` gives for a network whose channels score so. The network is not touched.
-
-    Raises InputError if `prune.ignore` names something that is not there.
-    """
+    """The plan that a recipe's `Prune` gives for a network whose channels score so. The network is not touched."""
     ignored = _ignored(prune.ignore)
     free = [group for group in GROUPS if group.name not in ignored]
     if prune.global_cut is None:
@@ -170,18 +167,9 @@ def _normalized(scores: Tensor, normalizer: str) -> Tensor:
 
 
 def _ignored(names: tuple[str, ...]) -> set[str]:
-    """The names of the groups that an `ignore` list leaves alone."""
-    blocks = {block for group in GROUPS for block in group.blocks}
-    found: set[str] = set()
-    for name in names:
-        if name == "residual":
-            found |= {group.name for group in GROUPS if group.residual}
-        elif name in STAGES:
-            found |= {group.name for group in GROUPS if group.stage == name}
-        elif name in blocks:
-            found |= {group.name for group in GROUPS if name in group.blocks}
-        elif name != "classifier":  # its outputs are the classes: never cut
-            raise InputError(
-                f"ignore: {name!r} is not a stage (stage1 to stage7, head), a block (features.5), residual, or classifier"
-            )
-    return found
+    """The names of the groups that an `ignore` list leaves alone. The classifier's outputs are never cut anyway."""
+    return {
+        group.name
+        for group in GROUPS
+        if group.stage in names or not set(group.blocks).isdisjoint(names) or (group.residual and "residual" in names)
+    }

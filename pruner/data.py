@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pruner.errors import InputError
+from pruner.seeds import mix
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -131,12 +132,6 @@ def _hold_out(split: Split, count: int, classes: int, seed: int) -> tuple[Split,
 # ---------------------------------------------------------------- batches
 
 
-def mix(*numbers: int) -> int:
-    """One seed from several numbers, spread well over 63 bits."""
-    state = np.random.SeedSequence([number % 2**63 for number in numbers]).generate_state(1, np.uint64)
-    return int(state[0] >> 1)
-
-
 def train_batches(
     split: Split, *, batch: int, resolution: int, seed: int, epoch: int, images: int = 0, flip: bool, shift: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -171,9 +166,10 @@ def eval_batches(split: Split, *, batch: int, resolution: int) -> Iterator[tuple
 
 
 def resized_as_pil(images: Tensor, resolution: int) -> Tensor:
-    """uint8 images (n, 3, h, w) resized bilinearly exactly as PIL does, bit for bit (a test compares them).
+    """uint8 images (n, 3, h, w) resized bilinearly as PIL does, which the grader uses: torchvision's `Resize`.
 
-    torchvision's `Resize` on a PIL image is what the grader uses. Always computed on the CPU: torch has no uint8
+    For CIFAR-10's 32 x 32 pixels enlarged to any size bit for bit (a test compares them); from other sizes one value
+    in a hundred may be off by 1 of 255. Always computed on the CPU: torch has no uint8
     resize elsewhere. Returned on the device of the images, channels last.
     """
     channels_last = images.cpu().contiguous(memory_format=torch.channels_last)

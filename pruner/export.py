@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pruner.checkpoint import write_whole
 from pruner.errors import InputError
+from pruner.files import write_whole
 from pruner.mobilenet import load_network, origin_difference
 
 

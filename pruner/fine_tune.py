@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruner.data import Split, mix, steps_per_epoch, train_batches
+from pruner.data import Split, steps_per_epoch, train_batches
 from pruner.errors import Diverged
 from pruner.recipe import Tune
+from pruner.seeds import mix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def fine_tune(
     device = split.images.device
     # With freed memory kept (pruner.machine), channels last trains faster at every resolution.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    step = _Step(model, tune, device)
+    step = Step(model, tune, device)
     done = 0
     if resume is not None:
         done = resume["epoch"]
@@ -100,7 +101,7 @@ def fine_tune(
         )
 
 
-class _Step:
+class Step:
     """One optimisation step, with mixed precision on a GPU, and the state that outlives an epoch."""
 
     def __init__(self, model: nn.Module, tune: Tune, device: torch.device) -> None:

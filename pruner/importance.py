@@ -7,7 +7,8 @@ one set serves a whole study.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ import torch.nn.functional as F
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from pruner.data import Split, eval_batches, mix
+from pruner.data import Split, eval_batches
 from pruner.errors import InputError
 from pruner.mobilenet import GROUPS, widths
 from pruner.recipe import IMPORTANCES, check_name
+from pruner.seeds import mix
 
 Scores = dict[str, Tensor]
 """Group name -> float tensor (channels,); the smallest go first."""
@@ -92,11 +94,23 @@ def _set_gradients(
     Torch-Pruning's own accumulation keeps only the last sample (1.6.1), hence this one.
     """
     sums = [torch.zeros_like(parameter) for parameter in model.parameters()]
-    for images, labels in eval_batches(calibration, batch=1 if squared else 8, resolution=resolution):
-        loss = F.cross_entropy(model(images), labels, reduction="sum")
-        gradients = torch.autograd.grad(loss, list(model.parameters()))
-        for total, gradient in zip(sums, gradients, strict=True):
-            total.add_(gradient.square() if squared else gradient)
-        on_images(len(labels))
+    with _one_thread() if squared else nullcontext():
+        for images, labels in eval_batches(calibration, batch=1 if squared else 8, resolution=resolution):
+            loss = F.cross_entropy(model(images), labels, reduction="sum")
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            for total, gradient in zip(sums, gradients, strict=True):
+                total.add_(gradient.square() if squared else gradient)
+            on_images(len(labels))
     for parameter, total in zip(model.parameters(), sums, strict=True):
         parameter.grad = total / len(calibration) if squared else total
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """With several threads, the gradients of a single image differ from run to run in their last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

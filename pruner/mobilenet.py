@@ -227,6 +227,11 @@ def _unpickle(path: Path) -> object:
         with torch.serialization.safe_globals(_STOCK_CLASSES):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "persistent_load" in str(error):
+            raise InputError(
+                f"{path}: a whole network in PyTorch's format of before 1.6, which cannot be loaded without running "
+                "its code; save it again with a newer PyTorch, or save its state_dict"
+            ) from error
         foreign = _foreign_names(path, str(error))
         if not foreign:
             raise InputError(f"{path}: not a PyTorch file, or a damaged one") from error
@@ -245,7 +250,8 @@ def _foreign_names(path: Path, message: str) -> str:
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # an old file format, or a damaged one: the loader's message still names the first
         names = re.findall(r"(?:GLOBAL|global:?) ([\w.]+)", message)[:1]
-    return ", ".join(sorted(names)[:3])
+    # A foreign network also holds layers of torch that MobileNetV2 does not: its own class tells more.
+    return ", ".join(sorted(names, key=lambda name: (name.startswith("torch."), name))[:3])
 
 
 def _check_runs(model: nn.Module, source: str) -> None:

@@ -12,6 +12,9 @@ from pruner.errors import InputError
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "stage6", "stage7", "head")
 """MobileNetV2's seven bottleneck stages and its head, the 1x1 convolution before the classifier."""
 
+BLOCKS = tuple(f"features.{number}" for number in range(19))
+"""The modules of MobileNetV2's `features`: the stem, 17 bottleneck blocks, the head's convolution."""
+
 IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "fpgm", "bn_scale", "random")
 NORMALIZERS = ("none", "mean", "max", "sum")
 OPTIMIZERS = ("sgd", "adamw")
@@ -62,6 +65,11 @@ class Prune:
             check_cut("global_cut", self.global_cut)
             if self.cut or self.output_cut:
                 raise InputError("global_cut: give either one global cut or cuts per stage, not both")
+        for name in self.ignore:
+            if name not in (*STAGES, *BLOCKS, "residual", "classifier"):
+                raise InputError(
+                    f"ignore: {name!r} is not a stage (stage1 ... head), a block (features.5), residual or classifier"
+                )
         if self.minimum < 1 or self.multiple < 1:
             raise InputError("minimum and multiple are numbers of channels, 1 or more")
 

@@ -11,8 +11,9 @@ from torch import nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.checkpoint import load_state, save_state
-from pruner.data import Dataset, Split, load, mix
+from pruner.data import Dataset, Split, load
 from pruner.importance import NEED_IMAGES, Scores, score_channels
+from pruner.seeds import mix
 from search.dense import dense_network
 from search.folder import StudyFolder
 from search.progress import Progress

@@ -17,7 +17,9 @@ import click
 if TYPE_CHECKING:
     from optuna.study import Study
 
+    from pruner.data import Dataset
     from search.folder import StudyFolder
+    from search.progress import Progress
     from search.study_file import StudySpec
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -80,10 +82,11 @@ def run(
     _finish(opened, spec, folder, data, progress, as_json)
 
 
-def _finish(opened: Study, spec: StudySpec, folder: StudyFolder, data: Any, progress: Any, as_json: bool) -> None:
+def _finish(
+    opened: Study, spec: StudySpec, folder: StudyFolder, data: Dataset, progress: Progress, as_json: bool
+) -> None:
     """Report, export, grade: what follows the last trial."""
-    from search.plots import headline
-    from search.results import records, summary
+    from search.results import headline, records, summary
 
     found = records(opened)
     _write_report(opened, spec, folder)
@@ -168,10 +171,8 @@ def score(
 @_json
 def status(study: Path, runs: Path, as_json: bool) -> None:
     """Show how far STUDY has come: its trials by state, the best, a line for each trial."""
-    from search.plots import headline
-    from search.results import best, records, summary
+    from search.results import best, describe, headline, records, summary
     from search.storage import load_study
-    from search.worker import describe
 
     spec, folder = _open(study, runs)
     found = records(load_study(spec, folder))
@@ -225,7 +226,7 @@ def _open(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
 
 
 def _write_report(opened: Study, spec: StudySpec, folder: StudyFolder) -> None:
-    from pruner.checkpoint import write_whole
+    from pruner.files import write_whole
     from search.plots import report
     from search.results import importances, records
 
@@ -254,9 +255,11 @@ def _export(
     return trial, path
 
 
-def _export_best(opened: Study, spec: StudySpec, folder: StudyFolder, data: Any, progress: Any) -> dict[str, Any]:
+def _export_best(
+    opened: Study, spec: StudySpec, folder: StudyFolder, data: Dataset, progress: Progress
+) -> dict[str, Any]:
     """Export the best network and grade it on the test images, once; the figures are kept beside it."""
-    from pruner.checkpoint import read_json, write_json
+    from pruner.files import read_json, write_json
     from search.grade import grade
 
     _, path = _export(opened, spec, folder, None, None)
@@ -281,8 +284,6 @@ def _print_grade(graded: dict[str, Any]) -> None:
 
 def main() -> NoReturn:
     """Run the command; every error a user can cause is one line on standard error, without a traceback."""
-    from sqlalchemy.exc import DatabaseError
-
     from pruner.errors import InputError
 
     def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -298,10 +299,14 @@ def main() -> NoReturn:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}; nothing finished is lost, give the same command again afterwards")
-    except DatabaseError as error:
-        _fail(f"the study's database: {error.orig}; nothing finished is lost, give the same command again afterwards")
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; give the same command again to go on", code=130)
+    except Exception as error:
+        from sqlalchemy.exc import DatabaseError
+
+        if not isinstance(error, DatabaseError):
+            raise
+        _fail(f"the study's database: {error.orig}; nothing finished is lost, give the same command again afterwards")
     sys.exit(0)
 
 

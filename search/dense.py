@@ -13,6 +13,7 @@ from pruner.checkpoint import load_state, save_state
 from pruner.data import Dataset, steps_per_epoch
 from pruner.export import export_module
 from pruner.fine_tune import fine_tune
+from pruner.measure import accuracy, evaluate
 from pruner.mobilenet import fresh, imagenet, load_dense, load_network, with_new_classifier
 from search.folder import StudyFolder
 from search.progress import Progress
@@ -75,6 +76,9 @@ def train_dense(spec: StudySpec, data: Dataset, path: Path, progress: Progress) 
                 f"training images, {epoch.images / epoch.seconds:.0f} images/s"
             )
             bar.say(f"{title}, epoch {epoch.number + 1}/{tune.epochs}")
+    with progress.task(f"{title}, holdout", len(data.holdout)) as bar:
+        right = evaluate(model, data.holdout, resolution=spec.data.resolution, on_images=bar.advance)
+    progress.line(f"{title}: {accuracy(right):.2%} of the holdout")
     export_module(model, path)
     kept.unlink(missing_ok=True)
 

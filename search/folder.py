@@ -9,14 +9,17 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pruner.channels import ChannelPlan
-from pruner.checkpoint import load_state, read_json, save_state, write_json
 from pruner.errors import InputError
-from pruner.measure import Measurement
+from pruner.files import read_json, write_json
 from pruner.recipe import Recipe
+
+if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does without
+    from pruner.channels import ChannelPlan
+    from pruner.measure import Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +74,6 @@ class TrialFolder:
         """The pruned, retrained network as it is handed in."""
         return self.path / "model.pth"
 
-    @property
-    def log(self) -> Path:
-        """What went wrong, where a trial failed."""
-        return self.path / "error.log"
-
     @contextmanager
     def lock(self) -> Iterator[bool]:
         """Hold the trial for this process: True if it was free. The kernel lets go when the process dies."""
@@ -91,10 +89,17 @@ class TrialFolder:
         finally:
             os.close(handle)
 
+    def log(self, text: str) -> None:
+        """Add a line, with the time, to the trial's log."""
+        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now().isoformat(timespec='seconds')} {text}\n")
+
     def keep_recipe(self, recipe: Recipe) -> None:
         write_json(self.path / "recipe.json", recipe.as_json())
 
     def plan(self) -> ChannelPlan | None:
+        from pruner.channels import ChannelPlan
+
         data = read_json(self.path / "plan.json")
         return ChannelPlan.from_json(data) if data else None
 
@@ -104,25 +109,30 @@ class TrialFolder:
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The last epoch's: `training` (for `fine_tune`) and `history` (a dict for every epoch so far)."""
+        from pruner.checkpoint import load_state
+
         return load_state(self.path / "checkpoint.pt")
 
     def keep_checkpoint(self, training: dict[str, Any], history: list[dict[str, float]]) -> None:
+        from pruner.checkpoint import save_state
+
         save_state(self.path / "checkpoint.pt", {"training": training, "history": history})
 
     def result(self) -> dict[str, Any] | None:
         """What `keep_result` wrote: `measurement`, `seconds` and `history`; None before the trial is finished."""
+        from pruner.measure import Measurement
+
         data = read_json(self.path / "measurement.json")
         return {**data, "measurement": Measurement(**data["measurement"])} if data else None
 
     def keep_result(self, measurement: Measurement, seconds: dict[str, float], history: list[dict[str, float]]) -> None:
-        """The last file of a trial to be written: once it is there, the trial is finished and needs no checkpoint.
+        """The last file of a trial to be written: once it is there, the trial is finished.
 
         `seconds`: `total` over all runs of the trial, of which `training` and `evaluation`. `history`: a dict for
         every epoch.
         """
         value = {"measurement": asdict(measurement), "seconds": seconds, "history": history}
         write_json(self.path / "measurement.json", value)
-        (self.path / "checkpoint.pt").unlink(missing_ok=True)
 
     def take_over(self, twin: TrialFolder) -> None:
         """Copy the results of a trial with the same plan and training; they are this trial's, too."""

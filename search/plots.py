@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from search.results import Record, best, finished, pareto, summary
+from search.results import Record, best, finished, headline, pareto
 from search.score import ScoreRule
 from search.study_file import StudySpec
 
@@ -121,19 +121,6 @@ tr.best {{ font-weight: 600; background: #fdf1e7 }}
 """
 
 
-def headline(found: Sequence[Record]) -> str:
-    """The study in a sentence."""
-    overview, top = summary(found), best(found)
-    trials = ", ".join(f"{count} {state}" for state, count in overview["trials"].items() if count)
-    text = f"Trials: {trials or 'none'}; {overview['seconds']:,.0f} s of work."
-    if top is None:
-        return f"{text} No finished trial keeps to the limits yet."
-    return (
-        f"{text} Best: trial {top.number}, score {top.score:.2f}, {top.mflops:.1f} MFLOPs, "
-        f"{_percent(top.accuracy):.2f} % of the holdout."
-    )
-
-
 def _table(found: Sequence[Record]) -> str:
     top = best(found)
     titles = ("trial", "state", "score", "MFLOPs", "removed", "accuracy", "parameters", "removed", "seconds", "sampled")
@@ -202,10 +189,9 @@ def _round_scores(scores: Sequence[float]) -> list[float]:
 
 def _equal_score(rule: ScoreRule, score: float, done: Sequence[Record]) -> go.Scatter:
     """The line on which every network earns the same."""
-    lowest = min(_percent(r.accuracy) for r in done)
-    accuracies = [max(0.0, lowest - 5) / 100, rule.accuracy_full, 1.0]
-    accuracies = [a for a in accuracies if a >= accuracies[0]]
-    points = [(rule.mflops_at(score, a), 100 * a) for a in sorted(accuracies)]
+    lowest = max(0.0, min(r.accuracy or 0.0 for r in done) - 0.05)
+    bends = sorted({lowest, max(lowest, rule.accuracy_full), 1.0})
+    points = [(rule.mflops_at(score, accuracy), 100 * accuracy) for accuracy in bends]
     return go.Scatter(
         x=[x for x, _ in points],
         y=[y for _, y in points],

@@ -106,6 +106,38 @@ def summary(found: Sequence[Record]) -> dict[str, Any]:
     }
 
 
+def headline(found: Sequence[Record]) -> str:
+    """The study in a sentence."""
+    overview, top = summary(found), best(found)
+    trials = ", ".join(f"{count} {state}" for state, count in overview["trials"].items() if count)
+    text = f"Trials: {trials or 'none'}; {overview['seconds']:,.0f} s of work."
+    if top is None:
+        return f"{text} No finished trial keeps to the limits yet."
+    return (
+        f"{text} Best: trial {top.number}, score {top.score:.2f}, {top.mflops:.1f} MFLOPs, "
+        f"{100 * (top.accuracy or 0.0):.2f} % of the holdout."
+    )
+
+
+def describe(done: Record, *, is_best: bool = False) -> str:
+    """A finished trial in a line."""
+    parts = [f"trial {done.number:3}  {done.state:7}"]
+    if done.mflops is not None:
+        parts.append(f"{done.mflops:6.1f} MFLOPs ({-(done.mflops_removed or 0):.1%})")
+    if done.accuracy is not None:
+        parts.append(f"{done.accuracy:6.2%} of the holdout")
+    if done.score is not None:
+        parts.append(f"score {done.score:6.2f}")
+    parts.append(f"{done.seconds:.0f} s")
+    if done.same_as is not None:
+        parts.append(f"same network as trial {done.same_as}")
+    if done.reason:
+        parts.append(done.reason)
+    if is_best:
+        parts.append("<- best so far")
+    return "  ".join(parts)
+
+
 def importances(study: Study) -> dict[str, float]:
     """Parameter -> the share of the score's variation it explains (PED-ANOVA); empty while there is too little."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from pruner.data import mix
+from pruner.seeds import mix
 from search.space import grid
 from search.study_file import StudySpec
 

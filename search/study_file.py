@@ -249,7 +249,7 @@ def read_study(path: Path) -> StudySpec:
 
 
 def _one_line(error: ValidationError) -> str:
-    details = error.errors()
+    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     first = details[0]
     where = [str(part) for part in first["loc"] if str(part) not in ("value", "choices", "range")]
     if first["type"] == "extra_forbidden":

@@ -50,6 +50,7 @@ def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -
     plan = folder.plan()
     if plan is None:
         plan = folder.keep_plan(make_plan(bench.dense, recipe.prune, bench.scores(recipe.prune.importance)))
+        folder.log(f"planned: {plan.mflops:.3f} MFLOPs, {plan.params} parameters")
     twin = watch.planned(plan, fingerprint(plan, recipe, bench))
     if not folder.result():
         if twin:
@@ -96,6 +97,7 @@ def _train_and_measure(
             mark = now
             history.append(row)
             folder.keep_checkpoint(epoch.state, history)
+            folder.log(", ".join(f"{key} {value:.4g}" for key, value in row.items()))
             _say(bar, watch.title, epoch.number, tune.epochs)
             _tell(watch, plan, row)
         measuring = time.perf_counter()
@@ -107,6 +109,7 @@ def _train_and_measure(
         "training": sum(row["training"] for row in history),
         "evaluation": sum(row["evaluation"] for row in history) + measured - measuring,
     }
+    folder.log(f"measured: {measurement}")
     folder.keep_result(measurement, {key: round(value, 3) for key, value in spent.items()}, history)
 
 

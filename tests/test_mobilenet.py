@@ -65,7 +65,7 @@ def test_a_pickle_that_would_run_code_is_refused_by_name_and_does_not_run(tmp_pa
     model = fresh(10, 0)
     model.bomb = Bomb(target)
     torch.save(model, path, _use_new_zipfile_serialization=new_format)
-    with pytest.raises(InputError, match=r"eval") as caught:
+    with pytest.raises(InputError, match=r"eval|format of before 1\.6") as caught:
         load_network(path)
     assert not target.exists()
     assert "\n" not in str(caught.value)
@@ -91,7 +91,7 @@ def test_other_networks_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds a Sequential"):
         load_network(path)
     torch.save({"epoch": 1}, path)
-    with pytest.raises(InputError, match=r"not the weights"):
+    with pytest.raises(InputError, match=r"not the weights of a MobileNetV2 \(it lacks features"):
         load_network(path)
     state = fresh(10, 0).state_dict()
     state["features.18.0.weight"] = torch.zeros(1280, 7, 1, 1)

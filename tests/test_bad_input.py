@@ -1,0 +1,91 @@
+"""Bad input: one clear line, a non-zero exit, no traceback, nothing half-written, nothing lost."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Command
+from torchvision.models import resnet18
+
+from pruner.mobilenet import fresh
+
+WriteStudy = Callable[..., Path]
+
+
+def complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line a failed command printed."""
+    assert done.returncode not in (0, 1)
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("prune-search: ")
+    return line
+
+
+def test_bad_networks_are_refused_by_run_and_score(command: Command, write_study: WriteStudy, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.pth"
+    torch.save(fresh(10, 0), whole)
+    truncated, foreign = tmp_path / "truncated.pth", tmp_path / "foreign.pth"
+    truncated.write_bytes(whole.read_bytes()[:500_000])
+    torch.save(resnet18(), foreign)
+    study = write_study()
+    for path, word in ((truncated, "truncated"), (foreign, "resnet"), (tmp_path / "none.pth", "no such file")):
+        assert word in complaint(command("score", path, "--data", "digits"))
+        assert word in complaint(command("run", study, "--base", path, "--runs", tmp_path / "runs"))
+    assert not list((tmp_path / "runs" / "tiny" / "trials").iterdir())
+
+
+def test_bad_study_files_and_options(command: Command, write_study: WriteStudy, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    misspelt = write_study(("learning_rate = {", "lerning_rate = {"))
+    assert "did you mean learning_rate?" in complaint(command("run", misspelt, "--runs", runs))
+    outside = write_study(("head = [0.25, 0.5]", "head = [0.25, 1.0]"))
+    assert "in [0, 1)" in complaint(command("run", outside, "--runs", runs))
+    assert not runs.exists()
+    study = write_study()
+    assert "not begun" in complaint(command("status", study, "--runs", runs))
+    assert "not begun" in complaint(command("export", study, "--runs", runs))
+    assert "--device" in complaint(command("run", study, "--runs", runs, "--device", "abacus"))
+    assert "--treads" in complaint(command("run", study, "--treads", 2))
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert "--runs" in complaint(command("run", study, "--runs", blocked))
+
+
+def test_a_wrong_data_folder(command: Command, write_study: WriteStudy, tmp_path: Path) -> None:
+    study = write_study(('name = "digits"', 'name = "cifar10"'))
+    offline = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "CIFAR10_ROOT": ""}
+    wrong = tmp_path / "wrong"
+    line = complaint(command("run", study, "--data-root", wrong, "--runs", tmp_path / "runs", **offline))
+    assert str(wrong) in line
+    assert "CIFAR10_ROOT" in line
+
+
+@pytest.mark.slow
+def test_no_space_left_loses_nothing(command: Command, write_study: WriteStudy, tmp_path: Path) -> None:
+    study, runs = write_study(), tmp_path / "runs"
+    program = str(Path(sys.executable).with_name("prune-search"))
+
+    def no_large_files() -> None:  # stands for a full disk: the database still fits, a checkpoint does not
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+
+    done = subprocess.run(
+        [program, "run", str(study), "--runs", str(runs)], capture_output=True, text=True, preexec_fn=no_large_files
+    )
+    assert "File too large" in complaint(done)
+    left = [path for path in runs.rglob("*") if path.is_file() and path.suffix != ".db"]
+    assert left == []
+    assert command("run", study, "--runs", runs).returncode == 0
+
+
+def test_help_teaches(command: Command) -> None:
+    overview = command("--help")
+    assert overview.returncode == 0
+    for name in ("run", "base", "score", "status", "plot", "export"):
+        assert name in overview.stdout
+        assert command(name, "--help").returncode == 0

@@ -1,0 +1,61 @@
+"""On the real CIFAR-10 and the course's network, where they are at hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+from pruner.channels import make_plan
+from pruner.data import cifar10
+from pruner.importance import score_channels
+from pruner.measure import accuracy, count, evaluate
+from pruner.mobilenet import load_dense, origin_difference
+from search.sampling import budget
+from search.space import grid, recipe
+from search.study_file import read_study
+
+CourseFiles = tuple[Path, Path]
+
+
+def test_the_courses_network_is_what_it_should_be(course_files: CourseFiles) -> None:
+    root, base = course_files
+    model = load_dense(base, 10)
+    assert count(model) == (pytest.approx(318.969, abs=1e-3), 2_236_682)
+    assert origin_difference(model) is None
+    right = evaluate(model, cifar10(root).test.first(500), resolution=224)
+    assert accuracy(right) > 0.93
+
+
+def test_the_fixed_ratio_study_cuts_what_it_names(course_files: CourseFiles) -> None:
+    """30, 50 and 80 % of the channels outside residual blocks, which is far less of the work."""
+    _, base = course_files
+    spec = read_study(Path(__file__).parent.parent / "studies" / "fixed-ratio.toml")
+    model = load_dense(base, 10)
+    points = grid(spec.space)
+    assert budget(spec) == 3
+    assert [point["global_cut"] for point in points] == [0.3, 0.5, 0.8]
+    scores = score_channels(model, "l1")
+    values = {"importance": "l1", "learning_rate": 0.01}
+    plans = [make_plan(model, recipe({**values, **point}, spec).prune, scores) for point in points]
+    removed = [plan.mflops_removed for plan in plans]
+    assert removed == sorted(removed)
+    assert 0 < removed[0] < removed[2] < 0.8
+    for plan in plans:
+        assert plan.kept_widths["stage4.hidden.9"] == 384
+        assert plan.kept_widths["stage5.output"] == 96
+
+
+@pytest.mark.slow
+def test_score_by_command(course_files: CourseFiles, command: Command) -> None:
+    root, base = course_files
+    done = command("score", base, "--data", "cifar10", "--data-root", root, "--json")
+    assert done.returncode == 0, done.stderr
+    graded = json.loads(done.stdout)
+    assert graded["mflops"] == pytest.approx(318.969, abs=1e-3)
+    assert graded["accuracy"] == pytest.approx(0.9581, abs=5e-4)
+    assert graded["accuracy_drop_last"] == pytest.approx(graded["accuracy"], abs=0.0016)
+    assert graded["score"] == pytest.approx((200 - graded["mflops"]) / 155 * 45)
+    assert graded["originates_from_mobilenetv2"] is True

@@ -1,0 +1,80 @@
+"""The two rules of the design, and what the README promises, held by reading the files."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pruner.mobilenet import fresh
+from search.study_file import read_study
+
+ROOT = Path(__file__).parent.parent
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pruner").glob("*.py")), ids=lambda path: path.stem)
+def test_pruner_knows_nothing_of_studies(path: Path) -> None:
+    foreign = ("search", "optuna", "sqlalchemy", "plotly", "click", "rich", "pydantic")
+    assert not {name for name in imports(path) if name.split(".")[0] in foreign}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "search").glob("*.py")), ids=lambda path: path.stem)
+def test_search_knows_nothing_of_channels(path: Path) -> None:
+    assert not {name for name in imports(path) if name.split(".")[0] == "torch_pruning"}
+    assert "GROUPS" not in path.read_text()
+
+
+def test_optunas_prune_words_have_one_home() -> None:
+    for path in sorted((ROOT / "search").glob("*.py")):
+        if path.stem != "stopping":
+            assert not re.search(r"should_prune|TrialPruned|TrialState\.PRUNED|optuna\.pruners", path.read_text()), path
+
+
+def test_a_recipe_needs_no_torch() -> None:
+    assert not {name for name in imports(ROOT / "pruner" / "recipe.py") if name.split(".")[0].startswith("torch")}
+
+
+def test_the_top_level_holds_what_was_agreed() -> None:
+    agreed = {"search", "pruner", "tests", "studies", "pyproject.toml", "README.md", "runs", "build"}
+    found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    assert {name for name in found - agreed if not name.endswith(".egg-info")} == set()
+
+
+def test_the_readmes_notebook_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    torch.save(fresh(10, 0), tmp_path / "mobilenetv2.pth")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "pruned.pth").exists()
+
+
+def test_the_readmes_study_file_is_valid(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "readme.toml").write_text(text)
+    assert read_study(tmp_path / "readme.toml").space.cut.keys() == {"stage4", "head"}
+
+
+def test_the_readme_has_the_two_commands_and_every_file() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "pip install -e . && prune-search run studies/quickstart.toml" in readme
+    assert "pip install -e '.[test]' && pytest" in readme
+    assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text()
+    for folder in ("pruner", "search", "studies"):
+        for path in sorted((ROOT / folder).glob("*.*")):
+            if path.suffix in (".py", ".toml") and path.stem != "__init__":
+                assert f"`{path.stem}" in readme or f"{path.name}" in readme, f"the README's map lacks {path}"

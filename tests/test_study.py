@@ -1,0 +1,259 @@
+"""Whole studies on real digits, through the command: killed, continued, changed, exported."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from conftest import Command
+
+from pruner.channels import ChannelPlan, apply_plan
+from pruner.mobilenet import load_network, widths
+
+pytestmark = pytest.mark.slow
+WriteStudy = Callable[..., Path]
+
+
+def status(command: Command, study: Path, runs: Path) -> dict[str, Any]:
+    done = command("status", study, "--runs", runs, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def figures(study: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """What a rerun must give again: everything but the seconds."""
+    return [tuple(v for key, v in record.items() if key != "seconds") for record in study["records"]]
+
+
+@pytest.fixture(scope="module")
+def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """(study file, runs folder, what `run --json` printed) of a tiny study that ran through undisturbed."""
+    from conftest import TINY_STUDY
+
+    folder = tmp_path_factory.mktemp("finished")
+    study = folder / "tiny.toml"
+    study.write_text(TINY_STUDY)
+    done = command("run", study, "--runs", folder / "runs", "--json")
+    assert done.returncode == 0, done.stderr
+    return study, folder / "runs", json.loads(done.stdout)
+
+
+def test_a_study_ends_with_trials_a_report_and_a_graded_network(
+    command: Command, finished: tuple[Path, Path, dict[str, Any]]
+) -> None:
+    study, runs, printed = finished
+    assert printed["trials"]["done"] == 4
+    state = status(command, study, runs)
+    assert state["best"] == printed["best"]
+    assert {"number", "score", "mflops", "accuracy"} <= state["best"].keys()
+    assert state["seconds"] > 0
+    best = max(state["records"], key=lambda r: r["score"])
+    assert best["number"] == state["best"]["number"]
+    assert printed["test"]["mflops"] == pytest.approx(best["mflops"], abs=1e-6)
+    report = (runs / "tiny" / "report.html").read_text()
+    assert "Plotly.newPlot" in report
+    assert not [line for line in report.splitlines() if "<script src=" in line or "<link" in line]
+
+
+def test_every_trial_keeps_its_recipe_plan_and_network(finished: tuple[Path, Path, dict[str, Any]]) -> None:
+    _, runs, _ = finished
+    (dense,) = (runs / "dense").glob("*.pth")
+    for number in range(4):
+        folder = runs / "tiny" / "trials" / f"{number:04}"
+        files = {path.name for path in folder.iterdir()}
+        assert files == {
+            "recipe.json",
+            "plan.json",
+            "checkpoint.pt",
+            "measurement.json",
+            "model.pth",
+            "log.txt",
+            "lock",
+        }
+        plan = ChannelPlan.from_json(json.loads((folder / "plan.json").read_text()))
+        model = load_network(folder / "model.pth")
+        assert widths(model) == plan.kept_widths == widths(apply_plan(load_network(dense), plan))
+        history = json.loads((folder / "measurement.json").read_text())["history"]
+        assert [row["epoch"] for row in history] == [1, 2]
+
+
+def test_overhead_beside_training_and_evaluation_is_under_two_seconds(
+    finished: tuple[Path, Path, dict[str, Any]],
+) -> None:
+    _, runs, _ = finished
+    for path in (runs / "tiny" / "trials").glob("*/measurement.json"):
+        seconds = json.loads(path.read_text())["seconds"]
+        assert 0 <= seconds["total"] - seconds["training"] - seconds["evaluation"] < 2
+
+
+def test_running_a_finished_study_again_changes_nothing(
+    command: Command, finished: tuple[Path, Path, dict[str, Any]]
+) -> None:
+    study, runs, printed = finished
+    models = sorted((runs / "tiny" / "trials").glob("*/model.pth"))
+    stamps = [path.stat().st_mtime_ns for path in models]
+    again = command("run", study, "--runs", runs, "--json")
+    assert json.loads(again.stdout) == printed
+    assert [path.stat().st_mtime_ns for path in models] == stamps
+
+
+def test_export_score_and_plot_by_command(
+    command: Command, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    study, runs, printed = finished
+    out = tmp_path / "mobilenet.pth"
+    assert command("export", study, "--runs", runs, "--trial", 2, "--out", out).returncode == 0
+    assert widths(load_network(out)) == widths(load_network(runs / "tiny" / "trials" / "0002" / "model.pth"))
+    best = command("export", study, "--runs", runs, "--json")
+    assert json.loads(best.stdout)["trial"] == printed["best"]["number"]
+    file = json.loads(best.stdout)["file"]
+    scored = command("score", file, "--data", "digits", "--resolution", 32, "--json")
+    assert json.loads(scored.stdout) == printed["test"]
+    assert json.loads(scored.stdout)["originates_from_mobilenetv2"] is True
+    (runs / "tiny" / "report.html").unlink()
+    assert command("plot", study, "--runs", runs).returncode == 0
+    assert (runs / "tiny" / "report.html").stat().st_size > 1_000_000
+    missing = command("export", study, "--runs", runs, "--trial", 9)
+    assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
+
+
+def test_a_study_killed_in_mid_epoch_ends_as_an_undisturbed_one(
+    command: Command, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    study, runs, _ = finished
+    program = str(Path(sys.executable).with_name("prune-search"))
+    arguments = [program, "run", str(study), "--runs", str(tmp_path)]
+    # Killed while the dense network trains, then twice while a trial does, each time after a checkpoint.
+    for kept in ("dense/*.checkpoint", "tiny/trials/0000/checkpoint.pt", "tiny/trials/0002/checkpoint.pt"):
+        with subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 120
+            while not list(tmp_path.glob(kept)):
+                assert process.poll() is None, "it ended before it could be killed"
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+    left = status(command, study, tmp_path)
+    assert left["trials"]["running"] == 1
+    assert command("run", study, "--runs", tmp_path).returncode == 0
+    assert figures(status(command, study, tmp_path)) == figures(status(command, study, runs))
+    for number in range(4):
+        mine, theirs = (load_network(r / "tiny" / "trials" / f"{number:04}" / "model.pth") for r in (tmp_path, runs))
+        assert all(
+            torch.equal(a, b) for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True)
+        )
+
+
+def test_ctrl_c_is_one_line_and_the_study_goes_on(command: Command, write_study: WriteStudy, tmp_path: Path) -> None:
+    study = write_study()
+    program = str(Path(sys.executable).with_name("prune-search"))
+    with subprocess.Popen(
+        [program, "run", str(study), "--runs", str(tmp_path / "r")], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list(tmp_path.glob("r/tiny/trials/0001/recipe.json")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert "give the same command again" in stderr.splitlines()[-1]
+    assert command("run", study, "--runs", tmp_path / "r").returncode == 0
+    assert status(command, study, tmp_path / "r")["trials"]["done"] == 4
+
+
+def test_a_changed_space_is_refused_with_the_difference_and_more_trials_are_not(
+    command: Command, write_study: WriteStudy, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    quick = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 0')
+    fewer = ("trials = 4", "trials = 2")
+    assert command("run", write_study(quick, fewer), "--runs", runs).returncode == 0
+    refused = command("run", write_study(quick, fewer, ("high = 0.8", "high = 0.7")), "--runs", runs)
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert "space.cut.stage3.high was 0.8, is 0.7" in line
+    study = write_study(quick)
+    assert command("run", study, "--runs", runs).returncode == 0
+    assert status(command, study, runs)["trials"]["done"] == 4
+    other = tmp_path / "other.pth"
+    from pruner.mobilenet import fresh
+
+    torch.save(fresh(10, seed=5), other)
+    refused = command("run", study, "--runs", runs, "--base", other)
+    assert (refused.returncode, "another dense network" in refused.stderr) == (2, True)
+
+
+def test_equal_plans_are_trained_once_and_plans_beyond_a_limit_never(
+    command: Command, write_study: WriteStudy, tmp_path: Path
+) -> None:
+    space = (
+        'importance = ["l1", "l2", "bn_scale"]\nlearning_rate = { low = 0.002, high = 0.01, log = true }\n[space.cut]\n'
+        "stage3 = { low = 0.1, high = 0.8 }\nstage6 = { low = 0.1, high = 0.8 }\nhead = [0.25, 0.5]"
+    )
+    # 0.5 and 0.50001 are different samples of equal plans; an uncut network is over the limit.
+    mine = "learning_rate = 0.004\nglobal_cut = [0.5, 0.50001, 0.0]"
+    study = write_study((space, mine), extra='[sampler]\nname = "grid"\n[limits]\nmflops_at_most = 250\n')
+    # TOML: top-level keys come before tables
+    text = study.read_text().replace("\ntrials = 4\nwatch_images = 32\n", "\n")
+    study.write_text(text)
+    done = command("run", study, "--runs", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    first, second, third = status(command, study, tmp_path / "runs")["records"]
+    assert (first["state"], second["state"], third["state"]) == ("done", "done", "skipped")
+    assert (second["same_as"], second["seconds"]) == (0, 0)
+    assert (second["accuracy"], second["mflops"]) == (first["accuracy"], first["mflops"])
+    assert "250" in third["reason"]
+    assert third["accuracy"] is None
+    assert not (tmp_path / "runs" / "tiny" / "trials" / "0002" / "model.pth").exists()
+    exported = command("export", study, "--runs", tmp_path / "runs", "--trial", 1)
+    assert exported.returncode == 0
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "nsga2"])
+def test_two_objectives_a_limit_and_every_sampler(
+    command: Command, write_study: WriteStudy, tmp_path: Path, sampler: str
+) -> None:
+    extra = 'objectives = ["mflops", "accuracy"]\n'
+    more = f'[sampler]\nname = "{sampler}"\nstartup_trials = 3\n[limits]\naccuracy_at_least = 0.99\n[data]'
+    study = write_study(("trials = 4", "trials = 6"), ("[data]", more), extra=extra)
+    text = study.read_text().replace("epochs = 2\nimages_per_epoch = 64", "epochs = 1\nimages_per_epoch = 32")
+    study.write_text(text)
+    done = command("run", study, "--runs", tmp_path / "runs", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["best"] is None  # nothing reaches 99 %
+    state = status(command, study, tmp_path / "runs")
+    assert state["trials"]["done"] == 6
+    assert not any(record["feasible"] for record in state["records"])
+    storage = f"sqlite:///{tmp_path}/runs/tiny/study.db"
+    opened = optuna.load_study(study_name="tiny", storage=storage)
+    assert [d.name for d in opened.directions] == ["MINIMIZE", "MAXIMIZE"]
+    sampled = [tuple(record["sampled"].values()) for record in state["records"]]
+    assert len(set(sampled)) == 6
+
+
+@pytest.mark.parametrize("rule", ["asha", "median", "hyperband"])
+def test_hopeless_trials_are_stopped_early(
+    command: Command, write_study: WriteStudy, tmp_path: Path, rule: str
+) -> None:
+    more = f'[stopping]\nname = "{rule}"\nwarmup_epochs = 1\n[sampler]\nname = "random"\n[data]'
+    study = write_study(("trials = 4", "trials = 9"), ("[data]", more))
+    text = study.read_text().replace("epochs = 2\nimages_per_epoch = 64", "epochs = 3\nimages_per_epoch = 32")
+    study.write_text(text)
+    done = command("run", study, "--runs", tmp_path / "runs", "--json")
+    assert done.returncode == 0, done.stderr
+    state = status(command, study, tmp_path / "runs")
+    assert state["trials"]["stopped"] + state["trials"]["done"] == 9
+    stopped = [record for record in state["records"] if record["state"] == "stopped"]
+    assert all(rule in record["reason"] for record in stopped)
+    if rule != "hyperband":  # its brackets are too small to stop any of nine trials
+        assert stopped
+    assert json.loads(done.stdout)["best"] is not None

@@ -1,0 +1,115 @@
+"""Study files: strict, and every complaint is one line that helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pruner.errors import InputError
+from pruner.recipe import Recipe
+from search.sampling import budget
+from search.score import ScoreRule
+from search.space import grid, suggest
+from search.study_file import differences, read_study
+
+STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.toml"))
+
+
+def read(tmp_path: Path, text: str) -> object:
+    (tmp_path / "study.toml").write_text(text)
+    return read_study(tmp_path / "study.toml")
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_that_is_shipped_is_valid_and_gives_recipes(path: Path) -> None:
+    spec = read_study(path)
+    assert spec.name == path.stem
+    assert spec.about
+    assert budget(spec) >= 3
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    trial = optuna.create_study(sampler=sampler).ask()
+    recipe = suggest(trial, spec)
+    assert Recipe.from_json(recipe.as_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trails = 3", "trails: unknown key, did you mean trials?"),
+        ("trials = 3\n[space]\nlerning_rate = 0.1", "space.lerning_rate: unknown key, did you mean learning_rate?"),
+        ("trials = 3\n[space.cut]\nstge3 = 0.1", "cut.stge3: unknown stage, did you mean stage3?"),
+        ("trials = 3\n[space.cut]\nstage3 = { lo = 0, high = 1 }", "unknown key, did you mean low?"),
+        ("trials = 3\n[space.cut]\nstage3 = 1.0", "cut.stage3: a cut is a fraction of channels in [0, 1), not 1"),
+        ("trials = 3\n[space.cut]\nstage3 = [0.5, -0.1]", "in [0, 1), not -0.1"),
+        ("trials = 3\n[space.cut]\nstage3 = { low = 0.5, high = 0.2 }", "low = 0.5 must be below high = 0.2"),
+        ("trials = 3\n[space]\nimportance = ['l1', 'l3']", "'l3' is not one of l1, l2"),
+        ("trials = 3\n[space]\nglobal_cut = 0.3\n[space.cut]\nhead = 0.2", "either global_cut or cuts by stage"),
+        ("trials = 3\n[train]\nepochs = '3'", "train.epochs: input should be a valid integer, not '3'"),
+        ("trials = 3\n[train]\nepochs = -1", "train.epochs"),
+        ("trials = 0", "trials"),
+        ("", "trials: how many?"),
+        ("trials = 3\nobjectives = ['speed']", "'speed' is not one of score, accuracy"),
+        ("trials = 3\nobjectives = ['mflops', 'accuracy']\n[stopping]\nname = 'asha'", "several objectives"),
+        ("trials = 3\n[stopping]\nname = 'ahsa'", "stopping.name"),
+        ("trials = 3\n[prune]\nignore = ['features.4', 'residuals']", "'residuals' is not a stage"),
+        ("trials = [", "not TOML"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, text)
+    assert message in str(caught.value)
+    assert "study.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_study(tmp_path / "none.toml")
+
+
+def test_one_cut_serves_hidden_and_output_widths_unless_they_are_told_apart(tmp_path: Path) -> None:
+    both = suggest(optuna.create_study().ask(), read(tmp_path, "trials = 1\n[space.cut]\nstage2 = 0.5\nhead = 0.3"))
+    assert (both.prune.cut, both.prune.output_cut) == ({"stage2": 0.5, "head": 0.3}, {"stage2": 0.5})
+    text = "trials = 1\n[space.cut]\nstage2 = 0.5\n[space.output_cut]\nstage4 = 0.1"
+    apart = suggest(optuna.create_study().ask(), read(tmp_path, text))
+    assert (apart.prune.cut, apart.prune.output_cut) == ({"stage2": 0.5}, {"stage4": 0.1})
+
+
+def test_a_grid_is_every_combination_in_the_files_order(tmp_path: Path) -> None:
+    space = "[space]\nimportance = ['l2', 'l1']\nglobal_cut = { low = 0.1, high = 0.3, step = 0.1 }"
+    text = f"[sampler]\nname = 'grid'\n{space}"
+    spec = read(tmp_path, text)
+    points = grid(spec.space)
+    assert budget(spec) == len(points) == 6
+    assert [point["importance"] for point in points] == ["l2"] * 3 + ["l1"] * 3
+    assert [point["global_cut"] for point in points[:3]] == pytest.approx([0.1, 0.2, 0.3])
+    with pytest.raises(InputError, match="step"):
+        grid(read(tmp_path, "trials = 1\n[space]\nglobal_cut = { low = 0.1, high = 0.3 }").space)
+
+
+def test_differences_name_the_keys() -> None:
+    before = {"seed": 0, "space": {"cut": {"head": 0.5}}}
+    after = {"seed": 0, "space": {"cut": {"head": 0.6, "stage1": 0.1}}}
+    assert differences(before, after) == ["space.cut.head was 0.5, is 0.6", "space.cut.stage1 was None, is 0.1"]
+    assert differences(before, before) == []
+
+
+def test_the_score_is_the_courses() -> None:
+    rule = ScoreRule()
+    assert rule(45, 0.92) == 45
+    assert rule(45, 0.99) == 45
+    assert rule(26.326, 0.9231) == pytest.approx(50.42, abs=0.005)  # the best public solution
+    assert rule(45, 0.91) == pytest.approx(45 - 4.5)
+    assert rule(200, 0.92) == 0
+    assert rule(318.969, 0.9581) == pytest.approx(-34.539, abs=1e-3)
+
+
+@given(mflops=st.floats(0, 400), accuracy=st.floats(0, 1))
+def test_lines_of_equal_score_have_that_score(mflops: float, accuracy: float) -> None:
+    rule = ScoreRule()
+    assert rule.mflops_at(rule(mflops, accuracy), accuracy) == pytest.approx(mflops, abs=1e-6)
