@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -20,8 +21,12 @@ def pareto_figure(found: Sequence[Record], rule: ScoreRule) -> go.Figure:
     """MFLOPs against holdout accuracy: all finished trials, the Pareto front, lines of equal score, the best."""
     done, front, top = finished(found), pareto(found), best(found)
     figure = go.Figure()
-    for score in _round_scores([r.score for r in done if r.score is not None]):
-        figure.add_trace(_equal_score(rule, score, done))
+    if done:
+        box = _around(done, rule)
+        for score in _round_scores([r.score for r in done if r.score is not None]):
+            figure.add_trace(_equal_score(rule, score, box))
+        figure.update_xaxes(range=[box.left, box.right])
+        figure.update_yaxes(range=[100 * box.low, 100 * box.high])
     figure.add_trace(_points(done, "trials", {"color": _BLUE, "size": 9}))
     figure.add_trace(
         go.Scatter(
@@ -37,7 +42,10 @@ def pareto_figure(found: Sequence[Record], rule: ScoreRule) -> go.Figure:
         marker = {"color": _ORANGE, "size": 16, "symbol": "star", "line": {"color": "black", "width": 1}}
         figure.add_trace(_points([top], f"best: trial {top.number}, score {top.score:.2f}", marker))
     figure.add_hline(
-        y=100 * rule.accuracy_full, line={"color": _GREY, "dash": "dot"}, annotation_text="no penalty above"
+        y=100 * rule.accuracy_full,
+        line={"color": _GREY, "dash": "dot"},
+        annotation_text="no penalty above",
+        annotation_position="top left",
     )
     return _styled(figure, "Accuracy against operations", "operations (MFLOPs at 224 px)", "holdout accuracy (%)")
 
@@ -187,23 +195,43 @@ def _round_scores(scores: Sequence[float]) -> list[float]:
     return [float(first + i * step) for i in range(int((high - first) // step) + 2)]
 
 
-def _equal_score(rule: ScoreRule, score: float, done: Sequence[Record]) -> go.Scatter:
-    """The line on which every network earns the same."""
-    lowest = max(0.0, min(r.accuracy or 0.0 for r in done) - 0.05)
-    bends = sorted({lowest, max(lowest, rule.accuracy_full), 1.0})
-    points = [(rule.mflops_at(score, accuracy), 100 * accuracy) for accuracy in bends]
+def _equal_score(rule: ScoreRule, score: float, box: _Box) -> go.Scatter:
+    """The line on which every network earns the same, as far as it lies in the box, labelled at its upper end."""
+    bends = [box.low, *({rule.accuracy_full} if box.low < rule.accuracy_full < box.high else ()), box.high]
+    points = [(rule.mflops_at(score, accuracy), accuracy) for accuracy in bends]
+    if points[-1][0] > box.right:  # it leaves through the right side
+        points = [point for point in points if point[0] < box.right]
+        points.append((box.right, rule.accuracy_at(score, box.right)))
     return go.Scatter(
         x=[x for x, _ in points],
-        y=[y for _, y in points],
+        y=[100 * y for _, y in points],
         mode="lines+text",
         line={"color": _GREY, "width": 1, "dash": "dash"},
         text=[""] * (len(points) - 1) + [f"{score:g}"],
-        textposition="top center",
+        textposition="bottom left",
         textfont={"color": _GREY},
         name=f"score {score:g}",
         showlegend=False,
         hoverinfo="skip",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """The part of the plane that a figure shows: MFLOPs to the right, accuracy in [0, 1] upwards."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+
+
+def _around(done: Sequence[Record], rule: ScoreRule) -> _Box:
+    """All trials and the accuracy without penalty, with a margin."""
+    mflops = [r.mflops or 0.0 for r in done]
+    accuracies = [r.accuracy or 0.0 for r in done] + [rule.accuracy_full]
+    across, up = 0.08 * (max(mflops) - min(mflops)) + 2, 0.08 * (max(accuracies) - min(accuracies)) + 0.005
+    return _Box(min(mflops) - across, max(mflops) + across, min(accuracies) - up, min(1.005, max(accuracies) + up))
 
 
 def _styled(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:

@@ -32,6 +32,11 @@ class ScoreRule(BaseModel):
         lacking = min(max(self.accuracy_full - accuracy, 0.0), 1.0)
         return (size - self.accuracy_penalty * lacking) * self.points
 
+    def accuracy_at(self, score: float, mflops: float) -> float:
+        """Which accuracy, up to the one without penalty, earns that score with that many MFLOPs."""
+        size = (self.mflops_worst - mflops) / (self.mflops_worst - self.mflops_full)
+        return self.accuracy_full - (size - score / self.points) / self.accuracy_penalty
+
     def mflops_at(self, score: float, accuracy: float) -> float:
         """How many MFLOPs earn that score at that accuracy: the lines of equal score in figures."""
         lacking = min(max(self.accuracy_full - accuracy, 0.0), 1.0)

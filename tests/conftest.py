@@ -9,13 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.data import Dataset, digits
 from pruner.machine import prepare
 from pruner.mobilenet import fresh
+from search.cli import cli
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+Invoke = Callable[..., str]
 
 TINY_STUDY = """
 trials = 4
@@ -90,6 +93,18 @@ def command() -> Command:
             cwd=cwd,
             env={**os.environ, **environment},
         )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def invoke() -> Invoke:
+    """Run `prune-search` in this process, which has torch already; returns what it printed."""
+
+    def run(*arguments: object) -> str:
+        result = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
+        return result.stdout
 
     return run
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import Invoke
 
 from pruner.channels import make_plan
 from pruner.data import cifar10
@@ -49,13 +49,26 @@ def test_the_fixed_ratio_study_cuts_what_it_names(course_files: CourseFiles) -> 
 
 
 @pytest.mark.slow
-def test_score_by_command(course_files: CourseFiles, command: Command) -> None:
+def test_score_by_command(course_files: CourseFiles, invoke: Invoke) -> None:
     root, base = course_files
-    done = command("score", base, "--data", "cifar10", "--data-root", root, "--json")
-    assert done.returncode == 0, done.stderr
-    graded = json.loads(done.stdout)
+    graded = json.loads(invoke("score", base, "--data", "cifar10", "--data-root", root, "--json"))
     assert graded["mflops"] == pytest.approx(318.969, abs=1e-3)
     assert graded["accuracy"] == pytest.approx(0.9581, abs=5e-4)
     assert graded["accuracy_drop_last"] == pytest.approx(graded["accuracy"], abs=0.0016)
     assert graded["score"] == pytest.approx((200 - graded["mflops"]) / 155 * 45)
     assert graded["originates_from_mobilenetv2"] is True
+
+
+@pytest.mark.slow
+def test_the_course_study_cut_short(course_files: CourseFiles, invoke: Invoke, tmp_path: Path) -> None:
+    """One trial on a few images: the whole way on the real data, at a low resolution."""
+    root, base = course_files
+    text = (Path(__file__).parent.parent / "studies" / "course.toml").read_text()
+    study = tmp_path / "course.toml"
+    shorter = text.replace("trials = 24", "trials = 1").replace("images_per_epoch = 6400", "images_per_epoch = 320")
+    study.write_text(shorter.replace('name = "cifar10"', 'name = "cifar10"\nresolution = 64\nholdout = 500'))
+    options = ("--data-root", root, "--base", base, "--runs", tmp_path / "runs")
+    printed = json.loads(invoke("run", study, *options, "--json"))
+    assert printed["trials"]["done"] + printed["trials"]["skipped"] == 1
+    assert printed["test"]["mflops"] == pytest.approx(printed["best"]["mflops"], abs=1e-6)
+    assert printed["test"]["originates_from_mobilenetv2"] is True

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, Invoke
 
 from pruner.channels import ChannelPlan, apply_plan
 from pruner.mobilenet import load_network, widths
@@ -23,10 +23,8 @@ pytestmark = pytest.mark.slow
 WriteStudy = Callable[..., Path]
 
 
-def status(command: Command, study: Path, runs: Path) -> dict[str, Any]:
-    done = command("status", study, "--runs", runs, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def status(invoke: Invoke, study: Path, runs: Path) -> dict[str, Any]:
+    return json.loads(invoke("status", study, "--runs", runs, "--json"))
 
 
 def figures(study: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -35,24 +33,22 @@ def figures(study: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+def finished(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
     """(study file, runs folder, what `run --json` printed) of a tiny study that ran through undisturbed."""
     from conftest import TINY_STUDY
 
     folder = tmp_path_factory.mktemp("finished")
     study = folder / "tiny.toml"
     study.write_text(TINY_STUDY)
-    done = command("run", study, "--runs", folder / "runs", "--json")
-    assert done.returncode == 0, done.stderr
-    return study, folder / "runs", json.loads(done.stdout)
+    return study, folder / "runs", json.loads(invoke("run", study, "--runs", folder / "runs", "--json"))
 
 
 def test_a_study_ends_with_trials_a_report_and_a_graded_network(
-    command: Command, finished: tuple[Path, Path, dict[str, Any]]
+    invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]]
 ) -> None:
     study, runs, printed = finished
     assert printed["trials"]["done"] == 4
-    state = status(command, study, runs)
+    state = status(invoke, study, runs)
     assert state["best"] == printed["best"]
     assert {"number", "score", "mflops", "accuracy"} <= state["best"].keys()
     assert state["seconds"] > 0
@@ -96,38 +92,36 @@ def test_overhead_beside_training_and_evaluation_is_under_two_seconds(
 
 
 def test_running_a_finished_study_again_changes_nothing(
-    command: Command, finished: tuple[Path, Path, dict[str, Any]]
+    invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]]
 ) -> None:
     study, runs, printed = finished
     models = sorted((runs / "tiny" / "trials").glob("*/model.pth"))
     stamps = [path.stat().st_mtime_ns for path in models]
-    again = command("run", study, "--runs", runs, "--json")
-    assert json.loads(again.stdout) == printed
+    assert json.loads(invoke("run", study, "--runs", runs, "--json")) == printed
     assert [path.stat().st_mtime_ns for path in models] == stamps
 
 
 def test_export_score_and_plot_by_command(
-    command: Command, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+    command: Command, invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     study, runs, printed = finished
     out = tmp_path / "mobilenet.pth"
-    assert command("export", study, "--runs", runs, "--trial", 2, "--out", out).returncode == 0
+    invoke("export", study, "--runs", runs, "--trial", 2, "--out", out)
     assert widths(load_network(out)) == widths(load_network(runs / "tiny" / "trials" / "0002" / "model.pth"))
-    best = command("export", study, "--runs", runs, "--json")
-    assert json.loads(best.stdout)["trial"] == printed["best"]["number"]
-    file = json.loads(best.stdout)["file"]
-    scored = command("score", file, "--data", "digits", "--resolution", 32, "--json")
-    assert json.loads(scored.stdout) == printed["test"]
-    assert json.loads(scored.stdout)["originates_from_mobilenetv2"] is True
+    best = json.loads(invoke("export", study, "--runs", runs, "--json"))
+    assert best["trial"] == printed["best"]["number"]
+    scored = json.loads(invoke("score", best["file"], "--data", "digits", "--resolution", 32, "--json"))
+    assert scored == printed["test"]
+    assert scored["originates_from_mobilenetv2"] is True
     (runs / "tiny" / "report.html").unlink()
-    assert command("plot", study, "--runs", runs).returncode == 0
+    invoke("plot", study, "--runs", runs)
     assert (runs / "tiny" / "report.html").stat().st_size > 1_000_000
     missing = command("export", study, "--runs", runs, "--trial", 9)
     assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
 
 
 def test_a_study_killed_in_mid_epoch_ends_as_an_undisturbed_one(
-    command: Command, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+    invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     study, runs, _ = finished
     program = str(Path(sys.executable).with_name("prune-search"))
@@ -141,10 +135,10 @@ def test_a_study_killed_in_mid_epoch_ends_as_an_undisturbed_one(
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
-    left = status(command, study, tmp_path)
+    left = status(invoke, study, tmp_path)
     assert left["trials"]["running"] == 1
-    assert command("run", study, "--runs", tmp_path).returncode == 0
-    assert figures(status(command, study, tmp_path)) == figures(status(command, study, runs))
+    invoke("run", study, "--runs", tmp_path)
+    assert figures(status(invoke, study, tmp_path)) == figures(status(invoke, study, runs))
     for number in range(4):
         mine, theirs = (load_network(r / "tiny" / "trials" / f"{number:04}" / "model.pth") for r in (tmp_path, runs))
         assert all(
@@ -152,7 +146,7 @@ def test_a_study_killed_in_mid_epoch_ends_as_an_undisturbed_one(
         )
 
 
-def test_ctrl_c_is_one_line_and_the_study_goes_on(command: Command, write_study: WriteStudy, tmp_path: Path) -> None:
+def test_ctrl_c_is_one_line_and_the_study_goes_on(invoke: Invoke, write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study()
     program = str(Path(sys.executable).with_name("prune-search"))
     with subprocess.Popen(
@@ -166,24 +160,24 @@ def test_ctrl_c_is_one_line_and_the_study_goes_on(command: Command, write_study:
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert "give the same command again" in stderr.splitlines()[-1]
-    assert command("run", study, "--runs", tmp_path / "r").returncode == 0
-    assert status(command, study, tmp_path / "r")["trials"]["done"] == 4
+    invoke("run", study, "--runs", tmp_path / "r")
+    assert status(invoke, study, tmp_path / "r")["trials"]["done"] == 4
 
 
 def test_a_changed_space_is_refused_with_the_difference_and_more_trials_are_not(
-    command: Command, write_study: WriteStudy, tmp_path: Path
+    command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
     quick = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 0')
     fewer = ("trials = 4", "trials = 2")
-    assert command("run", write_study(quick, fewer), "--runs", runs).returncode == 0
+    invoke("run", write_study(quick, fewer), "--runs", runs)
     refused = command("run", write_study(quick, fewer, ("high = 0.8", "high = 0.7")), "--runs", runs)
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
     assert "space.cut.stage3.high was 0.8, is 0.7" in line
     study = write_study(quick)
-    assert command("run", study, "--runs", runs).returncode == 0
-    assert status(command, study, runs)["trials"]["done"] == 4
+    invoke("run", study, "--runs", runs)
+    assert status(invoke, study, runs)["trials"]["done"] == 4
     other = tmp_path / "other.pth"
     from pruner.mobilenet import fresh
 
@@ -193,7 +187,7 @@ def test_a_changed_space_is_refused_with_the_difference_and_more_trials_are_not(
 
 
 def test_equal_plans_are_trained_once_and_plans_beyond_a_limit_never(
-    command: Command, write_study: WriteStudy, tmp_path: Path
+    invoke: Invoke, write_study: WriteStudy, tmp_path: Path
 ) -> None:
     space = (
         'importance = ["l1", "l2", "bn_scale"]\nlearning_rate = { low = 0.002, high = 0.01, log = true }\n[space.cut]\n'
@@ -205,32 +199,29 @@ def test_equal_plans_are_trained_once_and_plans_beyond_a_limit_never(
     # TOML: top-level keys come before tables
     text = study.read_text().replace("\ntrials = 4\nwatch_images = 32\n", "\n")
     study.write_text(text)
-    done = command("run", study, "--runs", tmp_path / "runs")
-    assert done.returncode == 0, done.stderr
-    first, second, third = status(command, study, tmp_path / "runs")["records"]
+    invoke("run", study, "--runs", tmp_path / "runs")
+    first, second, third = status(invoke, study, tmp_path / "runs")["records"]
     assert (first["state"], second["state"], third["state"]) == ("done", "done", "skipped")
     assert (second["same_as"], second["seconds"]) == (0, 0)
     assert (second["accuracy"], second["mflops"]) == (first["accuracy"], first["mflops"])
     assert "250" in third["reason"]
     assert third["accuracy"] is None
     assert not (tmp_path / "runs" / "tiny" / "trials" / "0002" / "model.pth").exists()
-    exported = command("export", study, "--runs", tmp_path / "runs", "--trial", 1)
-    assert exported.returncode == 0
+    invoke("export", study, "--runs", tmp_path / "runs", "--trial", 1)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "nsga2"])
 def test_two_objectives_a_limit_and_every_sampler(
-    command: Command, write_study: WriteStudy, tmp_path: Path, sampler: str
+    invoke: Invoke, write_study: WriteStudy, tmp_path: Path, sampler: str
 ) -> None:
     extra = 'objectives = ["mflops", "accuracy"]\n'
     more = f'[sampler]\nname = "{sampler}"\nstartup_trials = 3\n[limits]\naccuracy_at_least = 0.99\n[data]'
     study = write_study(("trials = 4", "trials = 6"), ("[data]", more), extra=extra)
     text = study.read_text().replace("epochs = 2\nimages_per_epoch = 64", "epochs = 1\nimages_per_epoch = 32")
     study.write_text(text)
-    done = command("run", study, "--runs", tmp_path / "runs", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["best"] is None  # nothing reaches 99 %
-    state = status(command, study, tmp_path / "runs")
+    printed = json.loads(invoke("run", study, "--runs", tmp_path / "runs", "--json"))
+    assert printed["best"] is None  # nothing reaches 99 %
+    state = status(invoke, study, tmp_path / "runs")
     assert state["trials"]["done"] == 6
     assert not any(record["feasible"] for record in state["records"])
     storage = f"sqlite:///{tmp_path}/runs/tiny/study.db"
@@ -241,19 +232,32 @@ def test_two_objectives_a_limit_and_every_sampler(
 
 
 @pytest.mark.parametrize("rule", ["asha", "median", "hyperband"])
-def test_hopeless_trials_are_stopped_early(
-    command: Command, write_study: WriteStudy, tmp_path: Path, rule: str
-) -> None:
+def test_hopeless_trials_are_stopped_early(invoke: Invoke, write_study: WriteStudy, tmp_path: Path, rule: str) -> None:
     more = f'[stopping]\nname = "{rule}"\nwarmup_epochs = 1\n[sampler]\nname = "random"\n[data]'
     study = write_study(("trials = 4", "trials = 9"), ("[data]", more))
     text = study.read_text().replace("epochs = 2\nimages_per_epoch = 64", "epochs = 3\nimages_per_epoch = 32")
     study.write_text(text)
-    done = command("run", study, "--runs", tmp_path / "runs", "--json")
-    assert done.returncode == 0, done.stderr
-    state = status(command, study, tmp_path / "runs")
+    printed = json.loads(invoke("run", study, "--runs", tmp_path / "runs", "--json"))
+    state = status(invoke, study, tmp_path / "runs")
     assert state["trials"]["stopped"] + state["trials"]["done"] == 9
     stopped = [record for record in state["records"] if record["state"] == "stopped"]
     assert all(rule in record["reason"] for record in stopped)
     if rule != "hyperband":  # its brackets are too small to stop any of nine trials
         assert stopped
-    assert json.loads(done.stdout)["best"] is not None
+    assert printed["best"] is not None
+
+
+def test_the_quickstart_as_a_new_user_runs_it(command: Command, tmp_path: Path) -> None:
+    quickstart = Path(__file__).parent.parent / "studies" / "quickstart.toml"
+    done = command("run", quickstart, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["trials"]["done"] >= 8
+    assert printed["best"]["accuracy"] > 0.8
+    assert printed["test"]["accuracy"] > 0.8
+    assert printed["test"]["score"] > -10
+    grader = "import sys, torch; print(torch.load(sys.argv[1], weights_only=False)(torch.zeros(1, 3, 32, 32)).shape)"
+    file = tmp_path / printed["file"]
+    loaded = subprocess.run([sys.executable, "-c", grader, file], capture_output=True, text=True, cwd="/")
+    assert loaded.stdout.strip() == "torch.Size([1, 10])", loaded.stderr
+    assert (tmp_path / "runs" / "quickstart" / "report.html").exists()
