@@ -11,7 +11,8 @@ from torch import nn
 
 from pruner.errors import InputError
 from pruner.files import write_whole
-from pruner.mobilenet import load_network, origin_difference
+from pruner.loading import load_network
+from pruner.mobilenet import origin_difference
 
 
 def export_module(model: nn.Module, path: Path) -> int:

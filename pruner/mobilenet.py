@@ -1,13 +1,10 @@
-"""The dense network: MobileNetV2's stages, blocks and groups as data; building and loading it safely.
+"""MobileNetV2's stages, blocks and groups as data; building networks of any widths; "is it still a MobileNetV2?"
 
 Torchvision's class is used as it is, so that what is handed over consists of stock classes only.
 """
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +13,7 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.mobilenetv2 import InvertedResidual, MobileNet_V2_Weights, MobileNetV2
-from torchvision.ops.misc import Conv2dNormActivation, ConvNormActivation
+from torchvision.models.mobilenetv2 import MobileNet_V2_Weights, MobileNetV2
 
 from pruner.errors import InputError
 
@@ -25,19 +21,6 @@ GRADER_RESOLUTION = 224
 """Pixels a side at which the course's grader looks and counts."""
 
 _BLOCKS_BY_STAGE = (1, 2, 3, 4, 3, 3, 1)
-_STOCK_CLASSES: list[Any] = [
-    MobileNetV2,
-    InvertedResidual,
-    Conv2dNormActivation,
-    ConvNormActivation,
-    nn.Sequential,
-    nn.Conv2d,
-    nn.BatchNorm2d,
-    nn.ReLU6,
-    nn.Dropout,
-    nn.Linear,
-    set,
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +79,6 @@ def _conv(model: nn.Module, name: str) -> nn.Conv2d:
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Conv2d)
     return layer
-
-
-# ---------------------------------------------------------------- building
 
 
 def fresh(class_count: int, seed: int) -> MobileNetV2:
@@ -165,7 +145,7 @@ def from_state_dict(state: Mapping[str, Any], source: str) -> MobileNetV2:
     except RuntimeError as error:
         detail = str(error).splitlines()[-1].strip()
         raise InputError(f"{source}: not the weights of a MobileNetV2 ({detail})") from error
-    _check_runs(reference, source)
+    check_runs(reference, source)
     return reference
 
 
@@ -185,85 +165,14 @@ def _resized(layer: nn.Module, shape: torch.Size) -> nn.Module:
     return nn.BatchNorm2d(shape[0]) if isinstance(layer, nn.BatchNorm2d) else nn.Linear(shape[1], shape[0])
 
 
-# ---------------------------------------------------------------- loading
-
-
-def load_dense(path: Path, class_count: int) -> MobileNetV2:
-    """A network to prune: any file `load_network` takes that is still a MobileNetV2, for this many classes."""
-    model = load_network(path)
-    if difference := origin_difference(model):
-        raise InputError(f"{path}: not a MobileNetV2: {difference}")
-    if classes(model) != class_count:
-        raise InputError(
-            f"{path}: tells {classes(model)} classes apart, the data has {class_count}; "
-            f"start from it instead: [base] init = {str(path)!r}"
-        )
-    return model
-
-
-def load_network(path: Path) -> MobileNetV2:
-    """A MobileNetV2 from a whole pickled module or a state_dict, on the CPU, in eval mode, without running any of
-    the file's code: a file that holds anything else than tensors and stock layers is refused by naming it.
-
-    Raises InputError.
-    """
-    loaded = _unpickle(path)
-    if isinstance(loaded, dict):
-        for key in ("state_dict", "model"):
-            if isinstance(loaded.get(key), dict):
-                loaded = loaded[key]
-        loaded = from_state_dict(loaded, str(path))
-    if not isinstance(loaded, MobileNetV2):
-        raise InputError(f"{path}: holds a {type(loaded).__name__}, not a MobileNetV2 or its state_dict")
-    loaded = loaded.float().eval()
-    _check_runs(loaded, str(path))
-    return loaded
-
-
-def _unpickle(path: Path) -> object:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a .pth with a MobileNetV2 or its state_dict")
-    try:
-        with torch.serialization.safe_globals(_STOCK_CLASSES):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "persistent_load" in str(error):
-            raise InputError(
-                f"{path}: a whole network in PyTorch's format of before 1.6, which cannot be loaded without running "
-                "its code; save it again with a newer PyTorch, or save its state_dict"
-            ) from error
-        foreign = _foreign_names(path, str(error))
-        if not foreign:
-            raise InputError(f"{path}: not a PyTorch file, or a damaged one") from error
-        raise InputError(f"{path}: refused, it holds {foreign}, which is not part of a MobileNetV2") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: may not be read ({error.strerror})") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError,
-            zipfile.BadZipFile) as error:  # fmt: skip
-        raise InputError(f"{path}: not a whole PyTorch file (truncated or damaged?)") from error
-
-
-def _foreign_names(path: Path, message: str) -> str:
-    """The classes or functions in a pickle that are not MobileNetV2's, as the file names them."""
-    try:
-        with torch.serialization.safe_globals(_STOCK_CLASSES):
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # an old file format, or a damaged one: the loader's message still names the first
-        names = re.findall(r"(?:GLOBAL|global:?) ([\w.]+)", message)[:1]
-    # A foreign network also holds layers of torch that MobileNetV2 does not: its own class tells more.
-    return ", ".join(sorted(names, key=lambda name: (name.startswith("torch."), name))[:3])
-
-
-def _check_runs(model: nn.Module, source: str) -> None:
+def check_runs(model: nn.Module, source: str) -> None:
+    """Raise InputError, which names `source`, unless an image passes through the network."""
     try:
         with torch.inference_mode():
             model.eval()(torch.zeros(1, 3, 32, 32))
     except Exception as error:
         detail = str(error).splitlines()[0][:120]
         raise InputError(f"{source}: its layers do not fit together ({detail})") from error
-
-
-# ---------------------------------------------------------------- "does it still originate from MobileNetV2?"
 
 
 def origin_difference(model: nn.Module) -> str | None:

@@ -15,11 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from optuna.study import Study
-
-    from pruner.data import Dataset
     from search.folder import StudyFolder
-    from search.progress import Progress
     from search.study_file import StudySpec
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -66,7 +62,9 @@ def run(
     and grade it on the test images."""
     from pruner.machine import prepare
     from search.bench import open_bench, open_data
+    from search.deliver import finish
     from search.progress import Progress
+    from search.results import headline, records
     from search.storage import claim_dense, open_study
     from search.worker import work
 
@@ -79,26 +77,12 @@ def run(
     bench = open_bench(spec, folder, data, base, progress)
     claim_dense(opened, bench.key)
     work(opened, bench)
-    _finish(opened, spec, folder, data, progress, as_json)
-
-
-def _finish(
-    opened: Study, spec: StudySpec, folder: StudyFolder, data: Dataset, progress: Progress, as_json: bool
-) -> None:
-    """Report, export, grade: what follows the last trial."""
-    from search.results import headline, records, summary
-
-    found = records(opened)
-    _write_report(opened, spec, folder)
-    result = summary(found)
-    if result["best"] is not None:
-        exported = _export_best(opened, spec, folder, data, progress)
-        result |= exported
+    result = finish(opened, spec, folder, data, progress)
     if as_json:
         click.echo(json.dumps(result))
         return
-    click.echo(headline(found))
-    if result["best"] is not None:
+    click.echo(headline(records(opened)))
+    if "test" in result:
         _print_grade(result["test"])
         click.echo(f"Network: {result['file']}")
     click.echo(f"Report:  {folder.report}")
@@ -113,8 +97,8 @@ def _finish(
 def base(study: Path, data_root: Path | None, runs: Path, threads: int, device: str, out: Path | None) -> None:
     """Train the dense network that STUDY asks for in [base]; `run` then finds it. Goes on if it was interrupted."""
     from pruner.export import export_module
+    from pruner.loading import load_network
     from pruner.machine import prepare
-    from pruner.mobilenet import load_network
     from search.bench import open_data
     from search.dense import train_dense, trained_file
     from search.grade import grade
@@ -149,8 +133,8 @@ def score(
     The file is loaded without running any code in it; anything but a MobileNetV2 is refused.
     """
     from pruner.data import load
+    from pruner.loading import load_network
     from pruner.machine import prepare
-    from pruner.mobilenet import load_network
     from search.grade import grade
     from search.progress import Progress
     from search.score import ScoreRule
@@ -189,10 +173,11 @@ def status(study: Path, runs: Path, as_json: bool) -> None:
 @_runs
 def plot(study: Path, runs: Path) -> None:
     """Draw STUDY's report, one HTML file: Pareto front with lines of equal score, history, what matters."""
+    from search.deliver import write_report
     from search.storage import load_study
 
     spec, folder = _open(study, runs)
-    _write_report(load_study(spec, folder), spec, folder)
+    write_report(load_study(spec, folder), spec, folder)
     click.echo(f"Report:  {folder.report}")
 
 
@@ -204,10 +189,11 @@ def plot(study: Path, runs: Path) -> None:
 @_json
 def export(study: Path, trial: int | None, out: Path | None, runs: Path, as_json: bool) -> None:
     """Write a trial's pruned network as one .pth of stock classes, as the course wants it."""
+    from search.deliver import export_trial
     from search.storage import load_study
 
     spec, folder = _open(study, runs)
-    number, path = _export(load_study(spec, folder), spec, folder, trial, out)
+    number, path = export_trial(load_study(spec, folder), spec, folder, trial, out)
     if as_json:
         click.echo(json.dumps({"trial": number, "file": str(path), "size_bytes": path.stat().st_size}))
     else:
@@ -223,53 +209,6 @@ def _open(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
 
     spec = read_study(study)
     return spec, StudyFolder(runs / spec.name)
-
-
-def _write_report(opened: Study, spec: StudySpec, folder: StudyFolder) -> None:
-    from pruner.files import write_whole
-    from search.plots import report
-    from search.results import importances, records
-
-    write_whole(folder.report, report(spec, records(opened), importances(opened)).encode())
-
-
-def _export(
-    opened: Study, spec: StudySpec, folder: StudyFolder, trial: int | None, out: Path | None
-) -> tuple[int, Path]:
-    """(number, file) of the exported trial, the best if none is named."""
-    from pruner.errors import InputError
-    from pruner.export import export_module
-    from pruner.mobilenet import load_network
-    from search.results import best, finished, records
-
-    found = records(opened)
-    if trial is None:
-        top = best(found)
-        if top is None:
-            raise InputError(f"study {spec.name}: no finished trial keeps to the limits; nothing to export")
-        trial = top.number
-    elif trial not in {r.number for r in finished(found)}:
-        raise InputError(f"study {spec.name}: trial {trial} is not finished; see prune-search status")
-    path = out or folder.export / f"mobilenet-{trial}.pth"
-    export_module(load_network(folder.trial(trial).model), path)
-    return trial, path
-
-
-def _export_best(
-    opened: Study, spec: StudySpec, folder: StudyFolder, data: Dataset, progress: Progress
-) -> dict[str, Any]:
-    """Export the best network and grade it on the test images, once; the figures are kept beside it."""
-    from pruner.files import read_json, write_json
-    from search.grade import grade
-
-    _, path = _export(opened, spec, folder, None, None)
-    kept = path.with_suffix(".json")
-    graded = read_json(kept)
-    if graded is None:
-        device = data.test.images.device
-        graded = asdict(grade(path, data, spec.score, spec.data.resolution, device, progress))
-        write_json(kept, graded)
-    return {"file": str(path), "test": graded}
 
 
 def _print_grade(graded: dict[str, Any]) -> None:

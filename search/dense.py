@@ -13,8 +13,9 @@ from pruner.checkpoint import load_state, save_state
 from pruner.data import Dataset, steps_per_epoch
 from pruner.export import export_module
 from pruner.fine_tune import fine_tune
+from pruner.loading import load_dense, load_network
 from pruner.measure import accuracy, evaluate
-from pruner.mobilenet import fresh, imagenet, load_dense, load_network, with_new_classifier
+from pruner.mobilenet import fresh, imagenet, with_new_classifier
 from search.folder import StudyFolder
 from search.progress import Progress
 from search.study_file import StudySpec

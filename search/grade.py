@@ -9,8 +9,9 @@ import torch
 
 from pruner.data import Dataset
 from pruner.errors import InputError
+from pruner.loading import load_network
 from pruner.measure import accuracy, count, drop_last, evaluate
-from pruner.mobilenet import classes, load_network, origin_difference
+from pruner.mobilenet import classes, origin_difference
 from search.progress import Progress
 from search.score import ScoreRule
 

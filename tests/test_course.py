@@ -11,8 +11,9 @@ from conftest import Invoke
 from pruner.channels import make_plan
 from pruner.data import cifar10
 from pruner.importance import score_channels
+from pruner.loading import load_dense
 from pruner.measure import accuracy, count, evaluate
-from pruner.mobilenet import load_dense, origin_difference
+from pruner.mobilenet import origin_difference
 from search.sampling import budget
 from search.space import grid, recipe
 from search.study_file import read_study

@@ -17,8 +17,8 @@ from pruner.errors import InputError
 from pruner.export import export_module
 from pruner.files import read_json, write_json, write_whole
 from pruner.importance import score_channels
+from pruner.loading import load_network
 from pruner.measure import size_bytes
-from pruner.mobilenet import load_network
 from pruner.recipe import STAGES, Prune
 
 # What the course's grader does, in a process where this project's packages cannot be imported.

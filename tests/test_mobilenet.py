@@ -16,7 +16,8 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.channels import apply_plan, make_plan
 from pruner.errors import InputError
 from pruner.importance import score_channels
-from pruner.mobilenet import GROUPS, fresh, load_dense, load_network, origin_difference, widths
+from pruner.loading import load_dense, load_network
+from pruner.mobilenet import GROUPS, fresh, origin_difference, widths
 from pruner.recipe import STAGES, Prune
 
 

@@ -17,7 +17,8 @@ import torch
 from conftest import Command, Invoke
 
 from pruner.channels import ChannelPlan, apply_plan
-from pruner.mobilenet import load_network, widths
+from pruner.loading import load_network
+from pruner.mobilenet import widths
 
 pytestmark = pytest.mark.slow
 WriteStudy = Callable[..., Path]
