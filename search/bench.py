@@ -15,7 +15,7 @@ from pruner.data import Dataset, Split, load
 from pruner.importance import NEED_IMAGES, Scores, score_channels
 from pruner.seeds import mix
 from search.dense import dense_network
-from search.folder import StudyFolder
+from search.folder import StudyFolder, locked
 from search.progress import Progress
 from search.study_file import StudySpec
 
@@ -39,10 +39,11 @@ class Bench:
         """The channels' scores by that importance: computed once for a study, then read from its folder."""
         if importance not in self._scores:
             path = self.folder.scores(importance, self.key)
-            kept = load_state(path)
-            if kept is None:
-                kept = self._compute_scores(importance)
-                save_state(path, kept)
+            with locked(path.with_suffix(".lock")):
+                kept = load_state(path)
+                if kept is None:
+                    kept = self._compute_scores(importance)
+                    save_state(path, kept)
             self._scores[importance] = kept
         return self._scores[importance]
 

@@ -100,7 +100,7 @@ def base(study: Path, data_root: Path | None, runs: Path, threads: int, device: 
     from pruner.loading import load_network
     from pruner.machine import prepare
     from search.bench import open_data
-    from search.dense import train_dense, trained_file
+    from search.dense import train_dense
     from search.grade import grade
     from search.progress import Progress
 
@@ -109,9 +109,7 @@ def base(study: Path, data_root: Path | None, runs: Path, threads: int, device: 
     folder.create()
     progress = Progress()
     data = open_data(spec, data_root, chosen)
-    path = trained_file(spec, folder)
-    if not path.exists():
-        train_dense(spec, data, path, progress)
+    path = train_dense(spec, data, folder, progress)
     if out is not None:
         export_module(load_network(path), out)
     _print_grade(asdict(grade(path, data, spec.score, spec.data.resolution, chosen, progress)))

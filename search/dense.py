@@ -16,7 +16,7 @@ from pruner.fine_tune import fine_tune
 from pruner.loading import load_dense, load_network
 from pruner.measure import accuracy, evaluate
 from pruner.mobilenet import fresh, imagenet, with_new_classifier
-from search.folder import StudyFolder
+from search.folder import StudyFolder, locked
 from search.progress import Progress
 from search.study_file import StudySpec
 
@@ -52,14 +52,23 @@ def dense_network(
     """
     path = given_file(spec, option)
     if path is None:
-        path = trained_file(spec, folder)
-        if not path.exists():
-            train_dense(spec, data, path, progress)
+        path = train_dense(spec, data, folder, progress)
     return load_dense(path, data.classes)
 
 
-def train_dense(spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> None:
-    """Fine-tune a dense network as `[base]` says and write it to `path`; goes on from the last epoch if killed."""
+def train_dense(spec: StudySpec, data: Dataset, folder: StudyFolder, progress: Progress) -> Path:
+    """Fine-tune a dense network as `[base]` says, if that is not done yet; returns its file.
+
+    Goes on from the last epoch if it was killed; if another process is at it, waits for that one.
+    """
+    path = trained_file(spec, folder)
+    with locked(path.with_suffix(".lock")):
+        if not path.exists():
+            _train(spec, data, path, progress)
+    return path
+
+
+def _train(spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> None:
     kept = path.with_suffix(".checkpoint")
     resume = load_state(kept)
     model = _start(spec, data)

@@ -22,6 +22,25 @@ if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does w
     from pruner.measure import Measurement
 
 
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the file `path` for this process, made if necessary: True if it was free, or has become so with `wait`.
+
+    The kernel lets go when the process ends, however it does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
     """Where one study's files are: `runs/<study>/`."""
@@ -31,6 +50,11 @@ class StudyFolder:
     @property
     def database(self) -> Path:
         return self.path / "study.db"
+
+    @property
+    def lock(self) -> Path:
+        """Held (see `locked`) while a process looks for its next trial."""
+        return self.path / "lock"
 
     @property
     def report(self) -> Path:
@@ -74,20 +98,10 @@ class TrialFolder:
         """The pruned, retrained network as it is handed in."""
         return self.path / "model.pth"
 
-    @contextmanager
-    def lock(self) -> Iterator[bool]:
-        """Hold the trial for this process: True if it was free. The kernel lets go when the process dies."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(handle)
+    @property
+    def lock(self) -> Path:
+        """Held (see `locked`) by the process that works on the trial."""
+        return self.path / "lock"
 
     def log(self, text: str) -> None:
         """Add a line, with the time, to the trial's log."""

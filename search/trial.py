@@ -49,7 +49,9 @@ def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -
     folder.keep_recipe(recipe)
     plan = folder.plan()
     if plan is None:
-        plan = folder.keep_plan(make_plan(bench.dense, recipe.prune, bench.scores(recipe.prune.importance)))
+        scores = bench.scores(recipe.prune.importance)
+        began = time.perf_counter()  # ranking channels serves the whole study, not this trial alone
+        plan = folder.keep_plan(make_plan(bench.dense, recipe.prune, scores))
         folder.log(f"planned: {plan.mflops:.3f} MFLOPs, {plan.params} parameters")
     twin = watch.planned(plan, fingerprint(plan, recipe, bench))
     if not folder.result():

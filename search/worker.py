@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from optuna.study import Study
@@ -14,7 +14,7 @@ from optuna.trial import Trial, TrialState
 from pruner.channels import ChannelPlan
 from pruner.errors import Diverged, InputError
 from search.bench import Bench
-from search.folder import TrialFolder
+from search.folder import TrialFolder, locked
 from search.results import best, describe, record, records
 from search.sampling import budget
 from search.space import suggest
@@ -58,17 +58,21 @@ def _ended(study: Study) -> int:
 @contextmanager
 def _next_trial(study: Study, bench: Bench, total: int) -> Iterator[Trial | None]:
     """A trial to work on, locked: one that a dead process left behind, or a new one; None when the budget is spent."""
-    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        with bench.folder.trial(left.number).lock() as free:
-            if free:
-                yield Trial(study, left._trial_id)
-                return
-    if len(study.get_trials(deepcopy=False)) >= total:
-        yield None
-        return
-    trial = study.ask()
-    with bench.folder.trial(trial.number).lock():
+    with ExitStack() as held:
+        with locked(bench.folder.lock):  # one process at a time, so that none begins a trial too many
+            trial = _take(study, bench, total, held)
         yield trial
+
+
+def _take(study: Study, bench: Bench, total: int, held: ExitStack) -> Trial | None:
+    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if held.enter_context(locked(bench.folder.trial(left.number).lock, wait=False)):
+            return Trial(study, left._trial_id)
+    if len(study.get_trials(deepcopy=False)) >= total:
+        return None
+    trial = study.ask()
+    held.enter_context(locked(bench.folder.trial(trial.number).lock))
+    return trial
 
 
 def _run(study: Study, trial: Trial, bench: Bench) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,20 @@ def test_ctrl_c_is_one_line_and_the_study_goes_on(invoke: Invoke, write_study: W
     assert "give the same command again" in stderr.splitlines()[-1]
     invoke("run", study, "--runs", tmp_path / "r")
     assert status(invoke, study, tmp_path / "r")["trials"]["done"] == 4
+
+
+def test_two_processes_share_a_study_and_begin_no_trial_too_many(
+    command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path
+) -> None:
+    study = write_study()
+    arguments = ("run", study, "--runs", tmp_path / "r", "--threads", 1)
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda _: command(*arguments), range(2)))
+    assert [done.returncode for done in both] == [0, 0], both
+    state = status(invoke, study, tmp_path / "r")
+    assert state["trials"]["done"] == len(state["records"]) == 4
+    assert sum(f"trial   {number}  done" in done.stderr for done in both for number in range(4)) == 4
+    assert [done.stderr.count("dense network: epoch") for done in both] in ([0, 2], [2, 0])
 
 
 def test_a_changed_space_is_refused_with_the_difference_and_more_trials_are_not(
