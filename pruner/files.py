@@ -23,8 +23,10 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         neighbour.chmod(0o666 & ~_umask())
         neighbour.replace(path)
-    except BaseException:
+    except BaseException as error:
         neighbour.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # writing to an open file, the system does not say which
         raise
 
 
