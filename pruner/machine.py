@@ -40,8 +40,8 @@ def _keep_freed_memory() -> None:
     """Stop glibc from handing large tensors back to the kernel after each use.
 
     glibc maps every block above 32 MiB anew, and the kernel then clears each page again: a batch at 224 px costs
-    more page faults than arithmetic (training was 1.7 to 2 times slower without this; see
-    tests/benchmarks/bench_epoch.py). Elsewhere than on glibc nothing is done.
+    more page faults than arithmetic (two Xeon cores, batches of 32 and 64: training was 1.4 and 2 times slower without
+    this; tests/benchmarks/bench_epoch.py --malloc shows it). Elsewhere than on glibc nothing is done.
     """
     if sys.platform != "linux":
         return

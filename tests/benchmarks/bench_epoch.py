@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import torch
 
@@ -56,37 +57,32 @@ def main() -> None:
         torch.randint(0, 10, (count,), generator=generator),
     )
     for resolution in options.resolutions:
-        tune = Tune(epochs=1, batch=options.batch, resolution=resolution)
-        rounds = [
-            (_epoch(apply_plan(dense, plan), split, tune), _synthetic(apply_plan(dense, plan), split, tune))
-            for _ in range(options.rounds)
-        ]
-        ratio = statistics.median(ours / bound for ours, bound in rounds)
-        ours, bound = (statistics.median(column) for column in zip(*rounds, strict=True))
+        tune = Tune(epochs=options.rounds + 1, batch=options.batch, resolution=resolution)
+        bound = _synthetic(apply_plan(dense, plan), split, tune)
+        pairs = [
+            (epoch.images / epoch.seconds, next(bound))
+            for epoch in fine_tune(apply_plan(dense, plan), split, tune, mirrors=True)
+        ][1:]  # the first round warms up
+        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
         print(
-            f"{resolution:4} px: {ours:6.1f} images/s, synthetic {bound:6.1f} images/s, ratio {ratio:.3f}", flush=True
+            f"{resolution:4} px: {ours:6.1f} images/s, synthetic {theirs:6.1f} images/s, ratio {ratio:.3f}", flush=True
         )
 
 
-def _epoch(model: torch.nn.Module, split: Split, tune: Tune) -> float:
-    """Images a second of one epoch as a trial trains it."""
-    began = time.perf_counter()
-    (epoch,) = fine_tune(model, split, tune, mirrors=True)
-    return epoch.images / (time.perf_counter() - began)
-
-
-def _synthetic(model: torch.nn.Module, split: Split, tune: Tune) -> float:
-    """Images a second of as many steps on one batch that lies ready in memory."""
+def _synthetic(model: torch.nn.Module, split: Split, tune: Tune) -> Iterator[float]:
+    """Images a second of as many steps as an epoch has, on one batch that lies ready in memory, again and again."""
     device = split.images.device
     model.to(device, memory_format=torch.channels_last).train()
     images, labels = next(
         iter(train_batches(split, batch=tune.batch, resolution=tune.resolution, seed=0, epoch=0, flip=True, shift=2))
     )
     step = Step(model, tune, device)
-    began = time.perf_counter()
-    for _ in range(len(split) // tune.batch):
-        step(images, labels, 1e-3)
-    return len(split) / (time.perf_counter() - began)
+    while True:
+        began = time.perf_counter()
+        for _ in range(len(split) // tune.batch):
+            step(images, labels, 1e-3)
+        yield len(split) / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":
