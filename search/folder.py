@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -53,7 +52,7 @@ class StudyFolder:
 
     @property
     def lock(self) -> Path:
-        """Held (see `locked`) while a process looks for its next trial."""
+        """Held (see `locked`) while a process opens the database or looks for its next trial."""
         return self.path / "lock"
 
     @property
@@ -152,6 +151,7 @@ class TrialFolder:
         """Copy the results of a trial with the same plan and training; they are this trial's, too."""
         shutil.copyfile(twin.model, self.path / ".model.pth")
         (self.path / ".model.pth").replace(self.model)
-        data = json.loads((twin.path / "measurement.json").read_bytes())
+        result = twin.result()
+        assert result is not None  # a twin is a finished trial
         nothing = {"total": 0.0, "training": 0.0, "evaluation": 0.0}
-        write_json(self.path / "measurement.json", {**data, "seconds": nothing})
+        self.keep_result(result["measurement"], nothing, result["history"])

@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study
 
 from pruner.errors import InputError
-from search.folder import StudyFolder
+from search.folder import StudyFolder, locked
 from search.sampling import make_sampler
 from search.score import DIRECTIONS
 from search.stopping import make_rule
@@ -26,14 +26,15 @@ def open_study(spec: StudySpec, folder: StudyFolder) -> Study:
 
     Raises InputError, with the differences, if it was begun with another space or other settings.
     """
-    study = optuna.create_study(
-        storage=_storage(folder),
-        study_name=spec.name,
-        directions=[DIRECTIONS[name] for name in spec.objectives],
-        sampler=make_sampler(spec),
-        pruner=make_rule(spec),
-        load_if_exists=True,
-    )
+    with locked(folder.lock):  # of two processes that make one database at once, one would fail
+        study = optuna.create_study(
+            storage=_storage(folder),
+            study_name=spec.name,
+            directions=[DIRECTIONS[name] for name in spec.objectives],
+            sampler=make_sampler(spec),
+            pruner=make_rule(spec),
+            load_if_exists=True,
+        )
     settings = _settings(spec)
     before = study.user_attrs.get(_SPEC)
     if before is None:
@@ -66,7 +67,8 @@ def load_study(spec: StudySpec, folder: StudyFolder) -> Study:
     if not folder.database.exists():
         raise InputError(f"study {spec.name}: not begun, there is no {folder.database}; start it: prune-search run")
     try:
-        return optuna.load_study(storage=_storage(folder), study_name=spec.name)
+        with locked(folder.lock):
+            return optuna.load_study(storage=_storage(folder), study_name=spec.name)
     except KeyError:
         raise InputError(f"study {spec.name}: {folder.database} holds no study of that name") from None
 

@@ -180,6 +180,22 @@ def test_two_processes_share_a_study_and_begin_no_trial_too_many(
     assert [done.stderr.count("dense network: epoch") for done in both] in ([0, 2], [2, 0])
 
 
+def test_processes_that_open_a_new_study_at_once_share_one_database(tmp_path: Path) -> None:
+    opening = (
+        "import sys, time; from pathlib import Path; from search.folder import StudyFolder; "
+        "from search.storage import open_study; from search.study_file import StudySpec\n"
+        "folder = StudyFolder(Path(sys.argv[1])); folder.create()\n"
+        "while time.time() < float(sys.argv[2]): pass\n"
+        "open_study(StudySpec(name='tiny', trials=3), folder)"
+    )
+    for attempt in range(3):
+        start = str(time.time() + 4)
+        arguments = [sys.executable, "-c", opening, str(tmp_path / str(attempt)), start]
+        both = [subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        errors = [process.communicate(timeout=60)[1] for process in both]
+        assert [process.returncode for process in both] == [0, 0], errors
+
+
 def test_a_changed_space_is_refused_with_the_difference_and_more_trials_are_not(
     command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path
 ) -> None:
