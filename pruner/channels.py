@@ -79,9 +79,10 @@ def kept(width: int, cut: float, minimum: int = 1, multiple: int = 1) -> int:
     (48, 8, 4, 24)
     """
     check_cut("cut", cut)
-    if cut == 0:
-        return width
-    wanted = round(width * (1 - cut))
+    return width if cut == 0 else _rounded(round(width * (1 - cut)), width, minimum, multiple)
+
+
+def _rounded(wanted: int, width: int, minimum: int, multiple: int) -> int:
     if multiple > 1:
         wanted = multiple * round(wanted / multiple)
         minimum = multiple * -(-max(minimum, multiple) // multiple)
@@ -150,13 +151,10 @@ def _kept_globally(free: list[Group], prune: Prune, scores: Scores) -> dict[str,
     best_first = torch.cat(comparable).argsort(descending=True, stable=True)
     stays = best_first[: round(len(owner) * (1 - prune.global_cut))]
     counts = torch.bincount(owner[stays], minlength=len(free)).tolist()
-    result = {}
-    for group, part, stay in zip(free, comparable, counts, strict=True):
-        width = len(part)
-        # A group of which nothing would stay keeps the minimum: the fraction asked for just stays below 1.
-        share_cut = min(1 - stay / width, 1 - 1e-9)
-        result[group.name] = kept(width, share_cut, prune.minimum, prune.multiple)
-    return result
+    return {
+        group.name: stay if stay == len(part) else _rounded(stay, len(part), prune.minimum, prune.multiple)
+        for group, part, stay in zip(free, comparable, counts, strict=True)
+    }
 
 
 def _normalized(scores: Tensor, normalizer: str) -> Tensor:

@@ -169,8 +169,8 @@ def resized_as_pil(images: Tensor, resolution: int) -> Tensor:
     """uint8 images (n, 3, h, w) resized bilinearly as PIL does, which the grader uses: torchvision's `Resize`.
 
     For CIFAR-10's 32 x 32 pixels enlarged to any size bit for bit (a test compares them); from other sizes one value
-    in a hundred may be off by 1 of 255. Always computed on the CPU: torch has no uint8
-    resize elsewhere. Returned on the device of the images, channels last.
+    in a hundred may be off by 1 of 255. Always computed on the CPU: torch has no uint8 resize elsewhere. Returned on
+    the device of the images, channels last.
     """
     channels_last = images.cpu().contiguous(memory_format=torch.channels_last)
     if images.shape[-1] != resolution:

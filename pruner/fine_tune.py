@@ -139,6 +139,11 @@ class Step:
         self._scaler.load_state_dict(state["scaler"])
 
 
+def epoch_images(split: Split, tune: Tune) -> int:
+    """How many images an epoch trains on, for progress bars."""
+    return steps_per_epoch(split, batch=tune.batch, images=tune.images_per_epoch) * tune.batch
+
+
 def schedule(step: int, steps: int, warmup: float) -> float:
     """The learning rate at a step as a share of its peak: a linear rise, then half a cosine down to 0."""
     rising = round(warmup * steps)

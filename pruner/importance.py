@@ -69,12 +69,12 @@ def score_channels(
     criterion = _CRITERIA[importance]()
     graph = dependency_graph(model)
     scores: Scores = {}
+    width = widths(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(seed, 0x5C0))
         for group in GROUPS:
             root = model.get_submodule(group.root)
-            channels = list(range(widths(model)[group.name]))
-            members = graph.get_pruning_group(root, tp.prune_conv_out_channels, channels)
+            members = graph.get_pruning_group(root, tp.prune_conv_out_channels, list(range(width[group.name])))
             scores[group.name] = criterion(members).detach().float().cpu()
     return scores
 

@@ -14,7 +14,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.ops.misc import Conv2dNormActivation, ConvNormActivation
 
 from pruner.errors import InputError
-from pruner.mobilenet import check_runs, classes, from_state_dict, origin_difference
+from pruner.mobilenet import classes, from_state_dict, origin_difference
 
 _STOCK_CLASSES: list[Any] = [
     MobileNetV2,
@@ -59,8 +59,17 @@ def load_network(path: Path) -> MobileNetV2:
     if not isinstance(loaded, MobileNetV2):
         raise InputError(f"{path}: holds a {type(loaded).__name__}, not a MobileNetV2 or its state_dict")
     loaded = loaded.float().eval()
-    check_runs(loaded, str(path))
+    _check_runs(loaded, str(path))
     return loaded
+
+
+def _check_runs(model: nn.Module, source: str) -> None:
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, 32, 32))
+    except Exception as error:
+        detail = str(error).splitlines()[0][:120]
+        raise InputError(f"{source}: its layers do not fit together ({detail})") from error
 
 
 def _unpickle(path: Path) -> object:

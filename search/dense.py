@@ -10,9 +10,9 @@ from pathlib import Path
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.checkpoint import load_state, save_state
-from pruner.data import Dataset, steps_per_epoch
+from pruner.data import Dataset
 from pruner.export import export_module
-from pruner.fine_tune import fine_tune
+from pruner.fine_tune import epoch_images, fine_tune
 from pruner.loading import load_dense, load_network
 from pruner.measure import accuracy, evaluate
 from pruner.mobilenet import fresh, imagenet, with_new_classifier
@@ -73,7 +73,7 @@ def _train(spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> No
     resume = load_state(kept)
     model = _start(spec, data)
     tune = spec.base.tune(spec.base.learning_rate, spec.seed, spec.data)
-    images = steps_per_epoch(data.train, batch=tune.batch, images=tune.images_per_epoch) * tune.batch
+    images = epoch_images(data.train, tune)
     begun = resume["epoch"] if resume else 0
     title = "dense network"
     with progress.task(title, tune.epochs * images, done=begun * images) as bar:

@@ -28,20 +28,22 @@ class ScoreRule(BaseModel):
 
     def __call__(self, mflops: float, accuracy: float) -> float:
         """The score of a network of that many MFLOPs and that accuracy in [0, 1]; it is not clamped at 0."""
-        size = (self.mflops_worst - mflops) / (self.mflops_worst - self.mflops_full)
-        lacking = min(max(self.accuracy_full - accuracy, 0.0), 1.0)
-        return (size - self.accuracy_penalty * lacking) * self.points
+        return (self._size(mflops) - self._penalty(accuracy)) * self.points
 
     def accuracy_at(self, score: float, mflops: float) -> float:
         """Which accuracy, up to the one without penalty, earns that score with that many MFLOPs."""
-        size = (self.mflops_worst - mflops) / (self.mflops_worst - self.mflops_full)
-        return self.accuracy_full - (size - score / self.points) / self.accuracy_penalty
+        return self.accuracy_full - (self._size(mflops) - score / self.points) / self.accuracy_penalty
 
     def mflops_at(self, score: float, accuracy: float) -> float:
         """How many MFLOPs earn that score at that accuracy: the lines of equal score in figures."""
-        lacking = min(max(self.accuracy_full - accuracy, 0.0), 1.0)
-        size = score / self.points + self.accuracy_penalty * lacking
+        size = score / self.points + self._penalty(accuracy)
         return self.mflops_worst - size * (self.mflops_worst - self.mflops_full)
+
+    def _size(self, mflops: float) -> float:
+        return (self.mflops_worst - mflops) / (self.mflops_worst - self.mflops_full)
+
+    def _penalty(self, accuracy: float) -> float:
+        return self.accuracy_penalty * min(max(self.accuracy_full - accuracy, 0.0), 1.0)
 
 
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from pruner.channels import ChannelPlan, apply_plan, make_plan
-from pruner.data import steps_per_epoch
 from pruner.export import export_module
-from pruner.fine_tune import fine_tune
+from pruner.fine_tune import epoch_images, fine_tune
 from pruner.measure import Measurement, accuracy, evaluate, measure
 from pruner.recipe import Recipe
 from search.bench import Bench
@@ -37,7 +36,6 @@ class Watch(Protocol):
 class Outcome:
     """A finished trial."""
 
-    plan: ChannelPlan
     measurement: Measurement
     seconds: float
     """Over all runs of the trial; 0 if an equal trial's results were taken over."""
@@ -61,7 +59,7 @@ def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -
             _train_and_measure(plan, recipe, bench, folder, watch, began)
     result = folder.result()
     assert result is not None
-    return Outcome(plan, result["measurement"], result["seconds"]["total"])
+    return Outcome(result["measurement"], result["seconds"]["total"])
 
 
 def fingerprint(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> str:
@@ -80,7 +78,7 @@ def _train_and_measure(
     for row in history:  # epochs of an earlier run: its last report may not have arrived
         _tell(watch, plan, row)
     watched = data.holdout.first(spec.watch_images)
-    images = steps_per_epoch(data.train, batch=tune.batch, images=tune.images_per_epoch) * tune.batch
+    images = epoch_images(data.train, tune)
     total = tune.epochs * (images + len(watched)) + len(data.holdout)
     with bench.progress.task(watch.title, total, done=len(history) * (images + len(watched))) as bar:
         epochs = fine_tune(

@@ -94,6 +94,9 @@ def test_other_networks_are_refused_by_name(tmp_path: Path) -> None:
     torch.save({"epoch": 1}, path)
     with pytest.raises(InputError, match=r"not the weights of a MobileNetV2 \(it lacks features"):
         load_network(path)
+    torch.save({**fresh(10, 0).state_dict(), "features.0.1.num_batches_tracked": 3}, path)
+    with pytest.raises(InputError, match=r"num_batches_tracked is not a tensor"):
+        load_network(path)
     state = fresh(10, 0).state_dict()
     state["features.18.0.weight"] = torch.zeros(1280, 7, 1, 1)
     torch.save(state, path)
