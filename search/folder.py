@@ -53,7 +53,7 @@ class StudyFolder:
     @property
     def lock(self) -> Path:
         """Held (see `locked`) while a process opens the database or looks for its next trial."""
-        return self.path / "lock"
+        return self.path / "study.lock"
 
     @property
     def report(self) -> Path:
