@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from pruner.errors import InputError
 from pruner.importance import Scores, dependency_graph
-from pruner.measure import count
-from pruner.mobilenet import GROUPS, Group, widths
+from pruner.mobilenet import GROUPS, Group, classes, count_of, widths
 from pruner.recipe import Prune, check_cut
 
 
@@ -103,8 +102,8 @@ def make_plan(model: nn.Module, prune: Prune, scores: Scores) -> ChannelPlan:
         stay = keep_counts.get(group.name, before[group.name])
         ranking = scores[group.name].argsort(descending=True, stable=True)
         keep[group.name] = tuple(sorted(ranking[:stay].tolist()))
-    dense_mflops, dense_params = count(model)
-    mflops, params = count(_cut(model, keep))
+    dense_mflops, dense_params = count_of(before, classes(model))
+    mflops, params = count_of({name: len(channels) for name, channels in keep.items()}, classes(model))
     return ChannelPlan(keep, before, mflops, params, dense_mflops, dense_params)
 
 

@@ -12,15 +12,14 @@ from torch import nn
 from pruner.errors import InputError
 from pruner.files import write_whole
 from pruner.loading import load_network
-from pruner.measure import count
-from pruner.mobilenet import origin_difference
+from pruner.mobilenet import origin_difference, widths
 
 
 def export_module(model: nn.Module, path: Path) -> int:
     """Write the whole module, 32-bit, from the CPU, in eval mode; returns its size in bytes.
 
-    The file is then loaded again and must be a MobileNetV2 of the same operations and parameters that gives the same
-    outputs, bit for bit; otherwise it is removed and AssertionError raised.
+    The file is then loaded again and must be a MobileNetV2 of the same widths that gives the same outputs, bit for bit;
+    otherwise it is removed and AssertionError raised.
     """
     stock = copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format)
     stock.zero_grad(set_to_none=True)
@@ -32,7 +31,7 @@ def export_module(model: nn.Module, path: Path) -> int:
     probe = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     again = load_network(path)
     with torch.inference_mode():
-        if count(again) != count(stock) or not torch.equal(again(probe), stock(probe)):
+        if widths(again) != widths(stock) or not torch.equal(again(probe), stock(probe)):
             path.unlink()
             raise AssertionError(f"{path}: another network when loaded again")
     return buffer.tell()

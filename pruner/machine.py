@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pruner.errors import InputError
+
+if TYPE_CHECKING:  # torch takes seconds to import; counting cores does without
+    import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -18,11 +21,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def available_memory() -> int:
+    """Bytes of memory that programs can still have; what the machine has where the system does not tell."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def prepare(threads: int = 0, device: str = "auto") -> torch.device:
     """Give torch its threads (0: all cores of this process), keep freed memory, choose the device.
 
     Raises InputError for a device that is not there.
     """
+    import torch
+
     torch.set_num_threads(threads or cores())
     _keep_freed_memory()
     if device == "auto":

@@ -5,6 +5,7 @@ Torchvision's class is used as it is, so that what is handed over consists of st
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ GRADER_RESOLUTION = 224
 """Pixels a side at which the course's grader looks and counts."""
 
 _BLOCKS_BY_STAGE = (1, 2, 3, 4, 3, 3, 1)
+_STRIDE_BY_STAGE = (1, 2, 2, 2, 1, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,38 @@ GROUPS = _groups()
 def widths(model: nn.Module) -> dict[str, int]:
     """Group name -> its number of channels in this network."""
     return {group.name: _conv(model, group.root).out_channels for group in GROUPS}
+
+
+def count_of(widths: Mapping[str, int], class_count: int) -> tuple[float, int]:
+    """(millions of operations at 224 px, parameters) of the MobileNetV2 with these widths, without building it.
+
+    What `pruner.measure.count` counts on the network itself: per output element of a convolution its multiply-adds,
+    2 for BatchNorm and 1 for ReLU6; the classifier's multiply-adds and biases.
+    """
+    operations = params = 0
+
+    def layer(inputs: int, outputs: int, kernel: int, side: int, *, activated: bool = True) -> int:
+        nonlocal operations, params
+        weights = inputs * outputs * kernel * kernel
+        operations += (weights + (3 if activated else 2) * outputs) * side * side
+        params += weights + 2 * outputs
+        return outputs
+
+    side, block = GRADER_RESOLUTION // 2, 1
+    channels = layer(3, widths["stage1.hidden.1"], 3, side)
+    for number, (blocks, stride) in enumerate(zip(_BLOCKS_BY_STAGE, _STRIDE_BY_STAGE, strict=True), start=1):
+        for place in range(blocks):
+            hidden = widths[f"stage{number}.hidden.{block}"]
+            if number > 1:
+                layer(channels, hidden, 1, side)
+            if place == 0:
+                side //= stride
+            layer(1, hidden, 3, side)  # depthwise
+            channels = layer(hidden, widths[f"stage{number}.output"], 1, side, activated=False)
+            block += 1
+    channels = layer(channels, widths["head"], 1, side)
+    classifier = (channels + 1) * class_count
+    return (operations + classifier) / 1e6, params + classifier
 
 
 def classes(model: nn.Module) -> int:
@@ -165,7 +199,7 @@ def origin_difference(model: nn.Module) -> str | None:
 
     Same modules in the same order, of exactly the same classes and settings, and nothing hung onto them.
     """
-    reference = dict(MobileNetV2(num_classes=10).named_modules())
+    reference = dict(_reference().named_modules())
     found = dict(model.named_modules())
     for name in [*reference, *found]:
         if name not in found:
@@ -177,6 +211,12 @@ def origin_difference(model: nn.Module) -> str | None:
     if list(reference) != list(found):
         return "its layers stand in another order"
     return None
+
+
+@functools.cache
+def _reference() -> MobileNetV2:
+    """Never changed; only its structure is looked at."""
+    return MobileNetV2(num_classes=10)
 
 
 def _module_difference(reference: nn.Module, found: nn.Module) -> str | None:

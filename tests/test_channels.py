@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 import torch
@@ -81,8 +82,13 @@ def test_mflops_never_rise_when_a_cut_grows(dense: MobileNetV2, scores: Scores) 
             assert counts[-1] < 0.12 * counts[0]
 
 
-def test_a_plan_knows_the_cut_network_before_it_is_made(dense: MobileNetV2, scores: Scores) -> None:
-    plan = make_plan(dense, everywhere(0.6), scores)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_plan_knows_what_the_grader_will_count_before_the_network_is_cut(
+    dense: MobileNetV2, scores: Scores, seed: int
+) -> None:
+    chance = random.Random(seed)
+    cut, output_cut = ({stage: chance.random() for stage in stages} for stages in (STAGES, STAGES[:-1]))
+    plan = make_plan(dense, Prune(cut=cut, output_cut=output_cut), scores)
     operations, params = tp.utils.count_ops_and_params(apply_plan(dense, plan), torch.zeros(1, 3, 224, 224))
     assert plan.mflops == operations / 1e6
     assert plan.params == params
