@@ -13,9 +13,11 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.checkpoint import load_state, save_state
 from pruner.data import Dataset, Split, load
 from pruner.importance import NEED_IMAGES, Scores, score_channels
+from pruner.loading import load_dense
 from pruner.seeds import mix
-from search.dense import dense_network
-from search.folder import StudyFolder, locked
+from search.dense import dense_file
+from search.filesystem import locked
+from search.folder import StudyFolder
 from search.progress import Progress
 from search.study_file import StudySpec
 
@@ -30,6 +32,8 @@ class Bench:
     """On the device of training."""
     dense: MobileNetV2
     """On the CPU, in eval mode; never changed."""
+    dense_file: Path
+    """Where that network was read from."""
     key: str
     """Stands for the dense network's weights."""
     progress: Progress
@@ -69,9 +73,13 @@ def open_data(spec: StudySpec, root: Path | None, device: torch.device) -> Datas
 
 
 def open_bench(spec: StudySpec, folder: StudyFolder, data: Dataset, base: Path | None, progress: Progress) -> Bench:
-    """Load, and where necessary compute, what trials share."""
-    dense = dense_network(spec, data, folder, base, progress)
-    return Bench(spec, folder, data, dense, weights_key(dense), progress)
+    """Load, and where necessary compute, what trials share.
+
+    Raises InputError if the dense network's file is not a MobileNetV2 for the data's classes.
+    """
+    path = dense_file(spec, data, folder, base, progress)
+    dense = load_dense(path, data.classes)
+    return Bench(spec, folder, data, dense, path, weights_key(dense), progress)
 
 
 def calibration(train: Split, count: int, seed: int) -> Split:

@@ -13,6 +13,7 @@ from pruner.errors import InputError
 from pruner.export import export_module
 from pruner.files import read_json, write_json, write_whole
 from pruner.loading import load_network
+from search.artifacts import Shared
 from search.folder import StudyFolder
 from search.grade import grade
 from search.plots import report
@@ -21,16 +22,17 @@ from search.results import best, finished, importances, records, summary
 from search.study_file import StudySpec
 
 
-def finish(study: Study, spec: StudySpec, folder: StudyFolder, data: Dataset, progress: Progress) -> dict[str, Any]:
+def finish(shared: Shared, spec: StudySpec, folder: StudyFolder, data: Dataset, progress: Progress) -> dict[str, Any]:
     """Write the report, export the best network and grade it, once, on the test images.
 
     Returns the study's summary; if there is a best trial, with `file` (the network) and `test` (its grade).
     """
+    study = shared.store.study
     write_report(study, spec, folder)
     result = summary(records(study))
     if result["best"] is None:
         return result
-    _, path = export_trial(study, spec, folder)
+    _, path = export_trial(shared, spec, folder)
     kept = path.with_suffix(".json")
     graded = read_json(kept)
     if graded is None:
@@ -46,12 +48,13 @@ def write_report(study: Study, spec: StudySpec, folder: StudyFolder) -> None:
 
 
 def export_trial(
-    study: Study, spec: StudySpec, folder: StudyFolder, number: int | None = None, out: Path | None = None
+    shared: Shared, spec: StudySpec, folder: StudyFolder, number: int | None = None, out: Path | None = None
 ) -> tuple[int, Path]:
     """Write a finished trial's network, the best one's if none is named; returns (trial, file).
 
-    Raises InputError if there is no such trial.
+    Raises InputError if there is no such trial, or its files are out of reach.
     """
+    study = shared.store.study
     found = records(study)
     if number is None:
         top = best(found)
@@ -61,5 +64,12 @@ def export_trial(
     elif number not in {r.number for r in finished(found)}:
         raise InputError(f"study {spec.name}: trial {number} is not finished; see prune-search status")
     path = out or folder.export / f"mobilenet-{number}.pth"
-    export_module(load_network(folder.trial(number).model), path)
+    trial = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+    files = shared.finished_folder(folder, trial)
+    if files is None:
+        raise InputError(
+            f"study {spec.name}: the files of trial {number} are not here (its worker was "
+            f"{trial.user_attrs.get('worker', 'unknown')}); give that machine's --runs, or the study's --artifacts"
+        )
+    export_module(load_network(files.model), path)
     return number, path

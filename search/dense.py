@@ -13,10 +13,11 @@ from pruner.checkpoint import load_state, save_state
 from pruner.data import Dataset
 from pruner.export import export_module
 from pruner.fine_tune import epoch_images, fine_tune
-from pruner.loading import load_dense, load_network
+from pruner.loading import load_network
 from pruner.measure import accuracy, evaluate
 from pruner.mobilenet import fresh, imagenet, with_new_classifier
-from search.folder import StudyFolder, locked
+from search.filesystem import locked
+from search.folder import StudyFolder
 from search.progress import Progress
 from search.study_file import StudySpec
 
@@ -43,17 +44,9 @@ def trained_file(spec: StudySpec, folder: StudyFolder) -> Path:
     return folder.dense / f"{spec.data.name}-{key}.pth"
 
 
-def dense_network(
-    spec: StudySpec, data: Dataset, folder: StudyFolder, option: Path | None, progress: Progress
-) -> MobileNetV2:
-    """The study's dense network, on the CPU in eval mode; trained first where none is given or kept.
-
-    Raises InputError if a file is not a MobileNetV2 for the data's classes.
-    """
-    path = given_file(spec, option)
-    if path is None:
-        path = train_dense(spec, data, folder, progress)
-    return load_dense(path, data.classes)
+def dense_file(spec: StudySpec, data: Dataset, folder: StudyFolder, option: Path | None, progress: Progress) -> Path:
+    """The study's dense network; trained first where none is given or kept."""
+    return given_file(spec, option) or train_dense(spec, data, folder, progress)
 
 
 def train_dense(spec: StudySpec, data: Dataset, folder: StudyFolder, progress: Progress) -> Path:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,27 +14,10 @@ from pruner.files import read_json, write_json
 from pruner.recipe import Recipe
 
 if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does without
+    from torch import nn
+
     from pruner.channels import ChannelPlan
     from pruner.measure import Measurement
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the file `path` for this process, made if necessary: True if it was free, or has become so with `wait`.
-
-    The kernel lets go when the process ends, however it does.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +32,17 @@ class StudyFolder:
 
     @property
     def lock(self) -> Path:
-        """Held (see `locked`) while a process opens the database or looks for its next trial."""
+        """Held (see `search.filesystem`) while a process opens an SQLite database or looks for its next trial."""
         return self.path / "study.lock"
 
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def errors(self) -> Path:
+        """What killed workers, in full."""
+        return self.path / "errors.txt"
 
     @property
     def export(self) -> Path:
@@ -68,17 +53,29 @@ class StudyFolder:
         """Dense networks trained here, shared by the studies beside this one."""
         return self.path.parent / "dense"
 
+    @property
+    def scores_folder(self) -> Path:
+        return self.path / "scores"
+
     def scores(self, importance: str, key: str) -> Path:
         """Channel scores by that importance; `key` stands for the network and the images."""
-        return self.path / "scores" / f"{importance}-{key}.pt"
+        return self.scores_folder / f"{importance}-{key}.pt"
+
+    @property
+    def trials(self) -> Path:
+        return self.path / "trials"
+
+    def trial_folders(self) -> list[Path]:
+        """Those that are there, by number."""
+        return sorted(self.trials.iterdir()) if self.trials.exists() else []
 
     def trial(self, number: int) -> TrialFolder:
-        return TrialFolder(self.path / "trials" / f"{number:04}")
+        return TrialFolder(self.trials / f"{number:04}", self.path / "orphans")
 
     def create(self) -> None:
         """Make the folders. Raises InputError where that is not possible."""
         try:
-            for folder in (self.path, self.path / "scores", self.path / "trials", self.export, self.dense):
+            for folder in (self.path, self.scores_folder, self.trials, self.export, self.dense):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
@@ -86,11 +83,19 @@ class StudyFolder:
             ) from error
 
 
+def _nobody(_path: Path) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class TrialFolder:
     """One trial's files."""
 
     path: Path
+    orphans: Path
+    """Where files go that belong to no trial."""
+    on_kept: Callable[[Path], None] = _nobody
+    """Told of every file that was written, to copy it to where other machines find it."""
 
     @property
     def model(self) -> Path:
@@ -98,8 +103,13 @@ class TrialFolder:
         return self.path / "model.pth"
 
     @property
+    def is_finished(self) -> bool:
+        """Are the files there that a finished trial leaves?"""
+        return self.model.exists() and (self.path / "measurement.json").exists()
+
+    @property
     def lock(self) -> Path:
-        """Held (see `locked`) by the process that works on the trial."""
+        """Held (see `search.filesystem`) by the process that works on the trial."""
         return self.path / "lock"
 
     def log(self, text: str) -> None:
@@ -107,17 +117,51 @@ class TrialFolder:
         with (self.path / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now().isoformat(timespec='seconds')} {text}\n")
 
-    def keep_recipe(self, recipe: Recipe) -> None:
-        write_json(self.path / "recipe.json", recipe.as_json())
+    def begin(self, recipe: Recipe, dense: str) -> None:
+        """Keep the recipe and the key of the dense network it is for.
+
+        Files of another trial, left here by a study that was deleted but for its folder, are put aside first.
+        """
+        wanted = {"dense": dense, **recipe.as_json()}
+        if self._read_json("recipe.json") == wanted:
+            return
+        self.put_aside()
+        self._keep_json("recipe.json", wanted)
+
+    def put_aside(self) -> None:
+        """Move the files, but for the lock, to the orphans."""
+        found = [path for path in self.path.iterdir() if path != self.lock]
+        if not found:
+            return
+        aside = self.orphans / f"{self.path.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+        aside.mkdir(parents=True)
+        for path in found:
+            path.replace(aside / path.name)
+
+    def _read_json(self, name: str) -> Any | None:
+        try:
+            return read_json(self.path / name)
+        except ValueError:
+            raise self._damaged(name) from None
+
+    def _damaged(self, name: str) -> InputError:
+        return InputError(f"{self.path / name}: damaged; see prune-search check")
+
+    def _keep_json(self, name: str, value: Any) -> None:
+        write_json(self.path / name, value)
+        self.on_kept(self.path / name)
 
     def plan(self) -> ChannelPlan | None:
         from pruner.channels import ChannelPlan
 
-        data = read_json(self.path / "plan.json")
-        return ChannelPlan.from_json(data) if data else None
+        data = self._read_json("plan.json")
+        try:
+            return ChannelPlan.from_json(data) if data else None
+        except (KeyError, TypeError, AttributeError):
+            raise self._damaged("plan.json") from None
 
     def keep_plan(self, plan: ChannelPlan) -> ChannelPlan:
-        write_json(self.path / "plan.json", plan.as_json())
+        self._keep_json("plan.json", plan.as_json())
         return plan
 
     def checkpoint(self) -> dict[str, Any] | None:
@@ -130,13 +174,24 @@ class TrialFolder:
         from pruner.checkpoint import save_state
 
         save_state(self.path / "checkpoint.pt", {"training": training, "history": history})
+        self.on_kept(self.path / "checkpoint.pt")
+
+    def keep_model(self, model: nn.Module) -> None:
+        """Write the network as it is handed in."""
+        from pruner.export import export_module
+
+        export_module(model, self.model)
+        self.on_kept(self.model)
 
     def result(self) -> dict[str, Any] | None:
         """What `keep_result` wrote: `measurement`, `seconds` and `history`; None before the trial is finished."""
         from pruner.measure import Measurement
 
-        data = read_json(self.path / "measurement.json")
-        return {**data, "measurement": Measurement(**data["measurement"])} if data else None
+        data = self._read_json("measurement.json")
+        try:
+            return {**data, "measurement": Measurement(**data["measurement"])} if data else None
+        except (KeyError, TypeError):
+            raise self._damaged("measurement.json") from None
 
     def keep_result(self, measurement: Measurement, seconds: dict[str, float], history: list[dict[str, float]]) -> None:
         """The last file of a trial to be written: once it is there, the trial is finished.
@@ -145,12 +200,13 @@ class TrialFolder:
         every epoch.
         """
         value = {"measurement": asdict(measurement), "seconds": seconds, "history": history}
-        write_json(self.path / "measurement.json", value)
+        self._keep_json("measurement.json", value)
 
     def take_over(self, twin: TrialFolder) -> None:
         """Copy the results of a trial with the same plan and training; they are this trial's, too."""
         shutil.copyfile(twin.model, self.path / ".model.pth")
         (self.path / ".model.pth").replace(self.model)
+        self.on_kept(self.model)
         result = twin.result()
         assert result is not None  # a twin is a finished trial
         nothing = {"total": 0.0, "training": 0.0, "evaluation": 0.0}

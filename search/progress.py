@@ -1,28 +1,56 @@
-"""Progress on the terminal: bars while it is one, plain lines in a log."""
+"""Progress: what long work tells of itself, and how a terminal shows it (bars while it is one, lines in a log)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from search.results import Record
 
-class Bar:
+
+class Bar(Protocol):
     """One running task."""
 
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+
+    def set(self, done: int) -> None:
+        """So many are done in all."""
+
+    def say(self, text: str) -> None:
+        """Change what the task says it is doing."""
+
+
+class Progress(Protocol):
+    """Who is told: a terminal, or the pool that this process works for."""
+
+    def task(self, text: str, total: int, unit: str = "images", done: int = 0) -> AbstractContextManager[Bar]:
+        """A task for as long as the block runs; tasks may be nested."""
+
+    def line(self, text: str) -> None:
+        """Something to remember."""
+
+    def trial(self, done: Record, text: str) -> None:
+        """A trial is finished; `text` says how in a line."""
+
+
+class _Bar:
     def __init__(self, bars: Bars, task: int) -> None:
         self._bars, self._task = bars, task
 
     def advance(self, count: int = 1) -> None:
-        """So many more are done."""
         self._bars.advance(self._task, count)  # type: ignore[arg-type]
 
+    def set(self, done: int) -> None:
+        self._bars.update(self._task, completed=done)  # type: ignore[arg-type]
+
     def say(self, text: str) -> None:
-        """Change what the bar says it is doing."""
         self._bars.update(self._task, description=text)  # type: ignore[arg-type]
 
 
@@ -34,11 +62,11 @@ class _Speed(ProgressColumn):
         return Text(f"{task.completed:,.0f}/{task.total:,.0f} {unit}{rate}", style="cyan")
 
 
-class Progress:
+class Terminal:
     """Bars and lines on standard error, so that standard output stays clean for scripts."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -46,25 +74,26 @@ class Progress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=self._console,
+            console=self.console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=not self.console.is_terminal,
         )
 
     @contextmanager
     def task(self, text: str, total: int, unit: str = "images", done: int = 0) -> Iterator[Bar]:
-        """A bar for as long as the block runs; tasks may be nested."""
         outermost = not self._bars.tasks
         if outermost:
             self._bars.start()
-        task = self._bars.add_task(text, total=total, completed=done, unit=unit)
+        task = self._bars.add_task(text, total=total or None, completed=done, unit=unit)
         try:
-            yield Bar(self._bars, task)
+            yield _Bar(self._bars, task)
         finally:
             self._bars.remove_task(task)
             if outermost:
                 self._bars.stop()
 
     def line(self, text: str) -> None:
-        """A line that stays."""
-        self._console.print(text, markup=False)
+        self.console.print(text, markup=False)
+
+    def trial(self, done: Record, text: str) -> None:
+        self.line(text)

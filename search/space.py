@@ -23,23 +23,18 @@ def dimensions(space: Space) -> dict[str, Any]:
     return found
 
 
-def suggest(trial: Trial, spec: StudySpec) -> Recipe:
-    """Have Optuna choose every free parameter, and make the recipe."""
-    values: dict[str, Any] = {}
+def suggest(trial: Trial, spec: StudySpec) -> None:
+    """Have Optuna choose every free parameter."""
     for name, dimension in dimensions(spec.space).items():
         if isinstance(dimension, Range):
-            values[name] = trial.suggest_float(
-                name, dimension.low, dimension.high, step=dimension.step, log=dimension.log
-            )
+            trial.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
         elif isinstance(dimension, tuple):
-            values[name] = trial.suggest_categorical(name, dimension)
-        else:
-            values[name] = dimension
-    return recipe(values, spec)
+            trial.suggest_categorical(name, dimension)
 
 
-def recipe(values: Mapping[str, Any], spec: StudySpec) -> Recipe:
-    """The recipe for one value of every parameter."""
+def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
+    """The recipe for one value of every free parameter."""
+    values = {**dimensions(spec.space), **sampled}
     cut = {stage: values[f"cut.{stage}"] for stage in spec.space.cut}
     if spec.space.output_cut is None:
         output_cut = {stage: value for stage, value in cut.items() if stage != "head"}

@@ -1,76 +1,96 @@
-"""The study in its database: opening, SQLite's locking, and resuming a study whose file has changed."""
+"""The study in its database: creating it, continuing it if its file still asks for the same, reading it."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
-import sqlalchemy
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.samplers import RandomSampler
 from optuna.study import Study
 
 from pruner.errors import InputError
-from search.folder import StudyFolder, locked
-from search.sampling import make_sampler
+from search.database import Database, study_url
+from search.folder import StudyFolder
 from search.score import DIRECTIONS
 from search.stopping import make_rule
 from search.study_file import BUDGET_KEYS, StudySpec, differences
 
 _SPEC = "study_file"
 _DENSE = "dense_network"
+_OPENING = 0
+"""Stands for a study's number while it has none: numbers begin at 1."""
 
 
-def open_study(spec: StudySpec, folder: StudyFolder) -> Study:
-    """The study of that file, created or continued.
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A study and the database it is in."""
 
-    Raises InputError, with the differences, if it was begun with another space or other settings.
+    study: Study
+    database: Database
+
+
+def open_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> Store:
+    """The study of that file, created or continued. `url`: its database (default: SQLite in the folder).
+
+    Raises InputError, with the differences, if it was begun with another space or other settings, and if the database
+    cannot be used.
     """
-    with locked(folder.lock):  # of two processes that make one database at once, one would fail
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    database = Database(study_url(url, folder.database), folder.lock)
+    with database.alone(_OPENING):
         study = optuna.create_study(
-            storage=_storage(folder),
+            storage=database.storage,
             study_name=spec.name,
             directions=[DIRECTIONS[name] for name in spec.objectives],
-            sampler=make_sampler(spec),
+            sampler=RandomSampler(),  # never asked: search.sampling draws
             pruner=make_rule(spec),
             load_if_exists=True,
         )
-    settings = _settings(spec)
-    before = study.user_attrs.get(_SPEC)
-    if before is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(list(spec.objectives))
-        study.set_user_attr(_SPEC, settings)
-    elif changed := differences(before, settings):
+        settings = _settings(spec)
+        before = study.user_attrs.get(_SPEC)
+        if before is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(spec.objectives))
+            study.set_user_attr(_SPEC, settings)
+    if before is not None and (changed := differences(before, settings)):
         raise InputError(
             f"study {spec.name}: begun with other settings: {'; '.join(changed)}; change them back, give the study "
-            f"another name, or delete {folder.path}"
+            f"another name, or delete {folder.path if url is None else 'it from its database'}"
         )
-    return study
+    return Store(study, database)
 
 
-def claim_dense(study: Study, key: str) -> None:
+def claim_dense(store: Store, key: str) -> None:
     """Tie the study to one dense network. Raises InputError if it was begun with another."""
-    before = study.user_attrs.get(_DENSE)
-    if before is None:
-        study.set_user_attr(_DENSE, key)
-    elif before != key:
+    study = store.study
+    with store.database.alone(study._study_id):
+        before = study.user_attrs.get(_DENSE)
+        if before is None:
+            study.set_user_attr(_DENSE, key)
+    if before not in (None, key):
         raise InputError(
             f"study {study.study_name}: begun with another dense network; give that one with --base, or give the "
             "study another name"
         )
 
 
-def load_study(spec: StudySpec, folder: StudyFolder) -> Study:
+def load_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> Store:
     """The study of that file, to read from. Raises InputError if it has not begun."""
-    if not folder.database.exists():
-        raise InputError(f"study {spec.name}: not begun, there is no {folder.database}; start it: prune-search run")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url is None and not folder.database.exists():
+        raise InputError(
+            f"study {spec.name}: not begun, there is no {folder.database}; start it: prune-search run (or say where "
+            "it is: --runs, --storage)"
+        )
+    database = Database(study_url(url, folder.database), folder.lock)
     try:
-        with locked(folder.lock):
-            return optuna.load_study(storage=_storage(folder), study_name=spec.name)
+        return Store(optuna.load_study(storage=database.storage, study_name=spec.name), database)
     except KeyError:
-        raise InputError(f"study {spec.name}: {folder.database} holds no study of that name") from None
+        where = database.url.render_as_string(hide_password=True)
+        raise InputError(f"study {spec.name}: {where} holds no study of that name") from None
 
 
 def _settings(spec: StudySpec) -> dict[str, Any]:
@@ -78,25 +98,3 @@ def _settings(spec: StudySpec) -> dict[str, Any]:
     settings = spec.model_dump(mode="json", exclude=set(BUDGET_KEYS))
     del settings["data"]["root"], settings["base"]["file"]
     return settings
-
-
-def _storage(folder: StudyFolder) -> BaseStorage:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = RDBStorage(f"sqlite:///{folder.database}", engine_kwargs={"connect_args": {"timeout": 60}})
-    _begin_immediately(storage.engine)
-    return storage
-
-
-def _begin_immediately(engine: sqlalchemy.Engine) -> None:
-    """Have SQLite take its write lock when a transaction begins.
-
-    Otherwise two workers that both read, then write, can hand out one waiting trial twice.
-    """
-
-    @sqlalchemy.event.listens_for(engine, "connect")
-    def _no_implicit_begin(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-
-    @sqlalchemy.event.listens_for(engine, "begin")
-    def _begin(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")

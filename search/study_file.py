@@ -171,6 +171,9 @@ class SamplerSection(_Section):
     name: Literal["tpe", "gp", "random", "grid", "nsga2"] = "tpe"
     startup_trials: int = Field(10, ge=1)
     """Random trials before tpe and gp begin to learn; for nsga2 the size of a generation."""
+    lag: int = Field(4, ge=0)
+    """A trial learns from the results up to `lag` trials before it, so that a rerun draws the same however many workers
+    there are; more workers than this wait for each other. 0: learn from whatever is finished, which is chance."""
 
 
 class StoppingSection(_Section):
@@ -188,6 +191,10 @@ class StudySpec(_Section):
     about: str = ""
     trials: int | None = Field(None, ge=1)
     """How many in all; a grid needs none."""
+    hours: float | None = Field(None, gt=0)
+    """No longer than this is the study worked on, over all its workers and restarts."""
+    until_score: float | None = None
+    """No trial more once one that keeps to the limits has this score (on the holdout)."""
     seed: int = Field(0, ge=0)
     objectives: tuple[str, ...] = ("score",)
     watch_images: int = Field(1000, ge=0)
@@ -216,14 +223,14 @@ class StudySpec(_Section):
                 raise ValueError("stopping: needs the objective score or accuracy, which an epoch can change")
             if not self.watch_images:
                 raise ValueError("stopping: needs watch_images above 0")
-        if self.trials is None and self.sampler.name != "grid":
-            raise ValueError("trials: how many? (only a grid knows by itself)")
+        if self.trials is None and self.hours is None and self.sampler.name != "grid":
+            raise ValueError("trials: how many? (only a grid knows by itself; or give hours)")
         if self.score.mflops_worst == self.score.mflops_full:
             raise ValueError("score: mflops_worst and mflops_full must differ")
         return self
 
 
-BUDGET_KEYS = ("about", "trials")
+BUDGET_KEYS = ("about", "trials", "hours", "until_score")
 """What may change in a study file without making it another study."""
 
 

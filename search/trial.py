@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from pruner.channels import ChannelPlan, apply_plan, make_plan
-from pruner.export import export_module
 from pruner.fine_tune import epoch_images, fine_tune
 from pruner.measure import Measurement, accuracy, evaluate, measure
 from pruner.recipe import Recipe
 from search.bench import Bench
 from search.folder import TrialFolder
+from search.interrupt import deferred
 from search.progress import Bar
 
 
@@ -28,8 +28,11 @@ class Watch(Protocol):
     def planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
         """Called before any training; returns an equal trial that is finished, if there is one."""
 
-    def epoch(self, number: int, mflops: float, holdout: float) -> None:
-        """Called after each epoch with the accuracy on the watched holdout images."""
+    def images(self, count: int) -> None:
+        """Called after every `count` images that were trained on or classified."""
+
+    def epoch(self, number: int, mflops: float, holdout: float | None) -> None:
+        """Called after each epoch, when it is on disk, with the accuracy on the watched holdout images, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Outcome:
 def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -> Outcome:
     """Carry out a recipe in a folder, as far as that is not done yet."""
     began = time.perf_counter()
-    folder.keep_recipe(recipe)
+    folder.begin(recipe, bench.key)
     plan = folder.plan()
     if plan is None:
         scores = bench.scores(recipe.prune.importance)
@@ -81,8 +84,13 @@ def _train_and_measure(
     images = epoch_images(data.train, tune)
     total = tune.epochs * (images + len(watched)) + len(data.holdout)
     with bench.progress.task(watch.title, total, done=len(history) * (images + len(watched))) as bar:
+
+        def on_images(count: int) -> None:
+            bar.advance(count)
+            watch.images(count)
+
         epochs = fine_tune(
-            model, data.train, tune, mirrors=data.mirrors, resume=resume["training"], on_images=bar.advance
+            model, data.train, tune, mirrors=data.mirrors, resume=resume["training"], on_images=on_images
         )
         _say(bar, watch.title, len(history), tune.epochs)
         mark = began
@@ -90,20 +98,21 @@ def _train_and_measure(
             trained = time.perf_counter()
             row = {"epoch": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy}
             if len(watched):
-                right = evaluate(model, watched, resolution=spec.data.resolution, on_images=bar.advance)
+                right = evaluate(model, watched, resolution=spec.data.resolution, on_images=on_images)
                 row["holdout"] = accuracy(right)
             now = time.perf_counter()
             row |= {"seconds": now - mark, "training": epoch.seconds, "evaluation": now - trained}
             mark = now
             history.append(row)
-            folder.keep_checkpoint(epoch.state, history)
+            with deferred():
+                folder.keep_checkpoint(epoch.state, history)
             folder.log(", ".join(f"{key} {value:.4g}" for key, value in row.items()))
             _say(bar, watch.title, epoch.number, tune.epochs)
             _tell(watch, plan, row)
         measuring = time.perf_counter()
-        measurement = measure(model, data.holdout, resolution=spec.data.resolution, on_images=bar.advance)
+        measurement = measure(model, data.holdout, resolution=spec.data.resolution, on_images=on_images)
         measured = time.perf_counter()
-    export_module(model, folder.model)
+    folder.keep_model(model)
     spent = {
         "total": sum(row["seconds"] for row in history) + time.perf_counter() - mark,
         "training": sum(row["training"] for row in history),
@@ -114,8 +123,7 @@ def _train_and_measure(
 
 
 def _tell(watch: Watch, plan: ChannelPlan, row: dict[str, float]) -> None:
-    if "holdout" in row:
-        watch.epoch(int(row["epoch"]), plan.mflops, row["holdout"])
+    watch.epoch(int(row["epoch"]), plan.mflops, row.get("holdout"))
 
 
 def _say(bar: Bar, title: str, done: int, epochs: int) -> None:

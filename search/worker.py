@@ -2,112 +2,206 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
-from optuna.study import Study
+import torch
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from pruner.channels import ChannelPlan
 from pruner.errors import Diverged, InputError
+from search import interrupt
+from search.artifacts import Shared
 from search.bench import Bench
-from search.folder import TrialFolder, locked
-from search.results import best, describe, record, records
+from search.claims import Claims
+from search.dispatch import Dispatch, Nothing, Taken
+from search.folder import TrialFolder
+from search.heart import BudgetSpent, Heart, Lost
+from search.results import Record, best, describe, record, records
 from search.sampling import budget
-from search.space import suggest
+from search.space import recipe
 from search.stopping import ENDED_EARLY, Stopped, stop_if_hopeless
-from search.study_file import StudySpec
+from search.storage import Store
 from search.trial import Outcome, run_trial
 
+T = TypeVar("T")
+
 _FAILURES_IN_A_ROW = 3
+_PAUSE_S = 0.5
+"""Between two looks for a trial while other workers are at the last ones."""
 
 
 class Skipped(Exception):
     """The plan breaks a limit: no training."""
 
 
-def work(study: Study, bench: Bench) -> None:
-    """Run trials, abandoned ones first, until there are as many as the study file asks for.
+def work(store: Store, bench: Bench, shared: Shared, grace: float) -> str:
+    """Run trials, abandoned ones first, until the budget is spent and nobody is at work; returns why it ended.
+
+    `grace`: seconds without a beat after which a worker on another machine counts as dead.
 
     A trial whose training fails is recorded as failed and the study goes on; what concerns every trial (a full disk,
     a missing file) is raised, and the trial is left to be continued.
     """
-    total = budget(bench.spec)
-    failures = 0
-    with bench.progress.task("study", total, unit="trials", done=_ended(study)) as bar:
-        while failures < _FAILURES_IN_A_ROW:
-            with _next_trial(study, bench, total) as taken:
-                if taken is None:
-                    return
-                _run(study, taken, bench)
-            bar.advance()
-            found = records(study)
-            done = found[taken.number]
-            failures = failures + 1 if done.state == "failed" else 0
-            bench.progress.line(describe(done, is_best=best(found) == done))
-    raise InputError(f"{failures} trials in a row have failed, the last because: {done.reason}")
+    database = store.database
+    dispatch = database.patiently(lambda: Dispatch(store, bench.spec, bench.folder, grace), bench.progress.line)
+    with dispatch.beating() as heart:
+        return _Worker(store, bench, shared, dispatch, heart).work()
 
 
-def _ended(study: Study) -> int:
-    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    store: Store
+    bench: Bench
+    shared: Shared
+    dispatch: Dispatch
+    heart: Heart
+
+    def work(self) -> str:
+        failures, reason = 0, ""
+        total = budget(self.bench.spec) or 0
+        with self.bench.progress.task("study", total, unit="trials", done=_ended(self._records())) as bar:
+            while failures < _FAILURES_IN_A_ROW:
+                with ExitStack() as held:
+                    try:
+                        taken = self._take(held)
+                        if not isinstance(taken, Nothing):
+                            finished = self._run(taken)
+                    except BudgetSpent as spent:
+                        return str(spent)
+                    except Lost:
+                        self.bench.progress.line("The trial has gone to another worker: this one was taken for dead.")
+                        continue
+                if isinstance(taken, Nothing):
+                    if not taken.wait:
+                        return "all trials are done"
+                    bar.say("waiting for other workers")
+                    time.sleep(_PAUSE_S)
+                    continue
+                found = self._records()
+                done = found[finished]
+                bar.say("study")
+                bar.set(_ended(found))
+                failures = failures + 1 if done.state == "failed" else 0
+                reason = done.reason
+                self.bench.progress.trial(done, describe(done, is_best=best(found) == done))
+        raise InputError(f"{failures} trials in a row have failed, the last because: {reason}")
+
+    def _records(self) -> list[Record]:
+        return self._patiently(lambda: records(self.store.study))
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        return self.store.database.patiently(action, self.bench.progress.line)
+
+    def _take(self, held: ExitStack) -> Taken | Nothing:
+        def attempt() -> Taken | Nothing:
+            held.close()  # of an attempt that broke off
+            return self.dispatch.take(self.heart, held)
+
+        return self._patiently(attempt)
+
+    def _run(self, taken: Taken) -> int:
+        """Run one trial and tell Optuna how it ended; returns its number."""
+        trial = taken.trial
+        self.heart.hold(trial._trial_id)
+        try:
+            find = partial(self.shared.trial_folder, self.bench.folder, trial, fetch=taken.moved)
+            self._run_held(taken, self._patiently(find))
+        except Lost:
+            self.bench.folder.trial(trial.number).log("dropped: another worker has taken it")
+            raise
+        except BaseException:
+            self._hand_back(trial)
+            raise
+        finally:
+            self.heart.hold(None)
+        return trial.number
+
+    def _run_held(self, taken: Taken, folder: TrialFolder) -> None:
+        trial, spec = taken.trial, self.bench.spec
+        watch = _Watch(self, trial)
+        try:
+            if taken.deadly:
+                raise RuntimeError("its workers died one after the other without finishing an epoch (out of memory?)")
+            outcome = run_trial(recipe(trial.params, spec), self.bench, folder, watch)
+        except (Stopped, Skipped) as ended:
+            folder.log(str(ended))
+            self._tell(trial, ENDED_EARLY, {"skipped": isinstance(ended, Skipped), "reason": str(ended)})
+        except UpdateFinishedTrialError:  # by the worker that has it now
+            raise Lost from None
+        except (InputError, OSError, SQLAlchemyError):
+            raise
+        except (Diverged, RuntimeError, ValueError, AssertionError) as error:
+            folder.log(traceback.format_exc())
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self._tell(trial, TrialState.FAIL, {"reason": reason})
+        else:
+            self._finish(trial, outcome)
+
+    def _finish(self, trial: Trial, outcome: Outcome) -> None:
+        measured, spec = outcome.measurement, self.bench.spec
+        score = spec.score(measured.mflops, measured.accuracy)
+        figures = {
+            "accuracy": measured.accuracy,
+            "score": score,
+            "size_bytes": measured.size_bytes,
+            "seconds": outcome.seconds,
+            "worker": self.dispatch.worker,
+            "threads": torch.get_num_threads(),
+        }
+        values = {"score": score, "accuracy": measured.accuracy, "mflops": measured.mflops, "params": measured.params}
+        self._tell(trial, TrialState.COMPLETE, figures, [values[name] for name in spec.objectives])
+
+    def _tell(
+        self, trial: Trial, state: TrialState, figures: dict[str, Any], values: list[float] | None = None
+    ) -> None:
+        """Write how a trial ended into the database, unless it is another worker's by now."""
+        study, claims, limit = self.store.study, self.dispatch.claims, self.bench.spec.limits.accuracy_at_least
+        tried = False
+
+        def attempt() -> None:
+            nonlocal tried
+            with self.dispatch.alone():
+                if study._storage.get_trial(trial._trial_id).state.is_finished():
+                    if not tried:
+                        raise Lost
+                    return  # the database broke off after the last attempt had taken effect
+                if not claims.holds(trial._trial_id):
+                    raise Lost
+                if self.bench.spec.until_score is not None:
+                    self.heart.check_budget(claims)
+                tried = True
+                with interrupt.deferred():
+                    for name, value in figures.items():
+                        trial.set_user_attr(name, value)
+                    if state == TrialState.COMPLETE and limit is not None:
+                        _constrain(trial, "accuracy", limit - figures["accuracy"])
+                    study.tell(trial, values, state=state)
+                    claims.drop(trial._trial_id)
+                    done = record(study._storage.get_trial(trial._trial_id))
+                    if done.state == "done" and done.feasible:
+                        claims.reached(figures["score"])
+
+        self._patiently(attempt)
+
+    def _hand_back(self, trial: Trial) -> None:
+        """Leave the trial to whoever comes next. If that cannot be said now, its silence will say it."""
+        claims = self.dispatch.claims
+        with contextlib.suppress(Exception):
+            Claims(self.store.database.another_engine(), claims.study_id, claims.worker).give_back(trial._trial_id)
 
 
-@contextmanager
-def _next_trial(study: Study, bench: Bench, total: int) -> Iterator[Trial | None]:
-    """A trial to work on, locked: one that a dead process left behind, or a new one; None when the budget is spent."""
-    with ExitStack() as held:
-        with locked(bench.folder.lock):  # one process at a time, so that none begins a trial too many
-            trial = _take(study, bench, total, held)
-        yield trial
-
-
-def _take(study: Study, bench: Bench, total: int, held: ExitStack) -> Trial | None:
-    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if held.enter_context(locked(bench.folder.trial(left.number).lock, wait=False)):
-            return Trial(study, left._trial_id)
-    if len(study.get_trials(deepcopy=False)) >= total:
-        return None
-    trial = study.ask()
-    held.enter_context(locked(bench.folder.trial(trial.number).lock))
-    return trial
-
-
-def _run(study: Study, trial: Trial, bench: Bench) -> None:
-    """Run one trial and tell Optuna how it ended."""
-    folder = bench.folder.trial(trial.number)
-    watch = _Watch(study, trial, bench)
-    try:
-        outcome = run_trial(suggest(trial, bench.spec), bench, folder, watch)
-    except (Stopped, Skipped) as ended:
-        folder.log(str(ended))
-        trial.set_user_attr("skipped", isinstance(ended, Skipped))
-        trial.set_user_attr("reason", str(ended))
-        study.tell(trial, state=ENDED_EARLY)
-    except (InputError, OSError):
-        raise
-    except (Diverged, RuntimeError, ValueError, AssertionError) as error:
-        folder.log(traceback.format_exc())
-        trial.set_user_attr("reason", str(error).splitlines()[0] if str(error) else type(error).__name__)
-        study.tell(trial, state=TrialState.FAIL)
-    else:
-        values = _keep(trial, outcome, bench.spec)
-        study.tell(trial, [values[name] for name in bench.spec.objectives])
-
-
-def _keep(trial: Trial, outcome: Outcome, spec: StudySpec) -> dict[str, float]:
-    """Write a finished trial's figures into the database; returns what it is worth by each objective."""
-    measured = outcome.measurement
-    score = spec.score(measured.mflops, measured.accuracy)
-    trial.set_user_attr("accuracy", measured.accuracy)
-    trial.set_user_attr("score", score)
-    trial.set_user_attr("size_bytes", measured.size_bytes)
-    trial.set_user_attr("seconds", outcome.seconds)
-    if spec.limits.accuracy_at_least is not None:
-        _constrain(trial, "accuracy", spec.limits.accuracy_at_least - measured.accuracy)
-    return {"score": score, "accuracy": measured.accuracy, "mflops": measured.mflops, "params": measured.params}
+def _ended(found: Sequence[Record]) -> int:
+    return sum(r.state not in ("running", "waiting") for r in found)
 
 
 def _constrain(trial: Trial, name: str, excess: float) -> None:
@@ -119,18 +213,32 @@ def _constrain(trial: Trial, name: str, excess: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Watch:
-    """Looks on at a trial for Optuna."""
+    """Looks on at a trial for Optuna, and for the claim on it."""
 
-    study: Study
+    worker: _Worker
     trial: Trial
-    bench: Bench
 
     @property
     def title(self) -> str:
         return f"trial {self.trial.number}"
 
     def planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
-        trial, limits = self.trial, self.bench.spec.limits
+        return self.worker._patiently(lambda: self._planned(plan, fingerprint))
+
+    def images(self, count: int) -> None:
+        interrupt.check()
+        self.worker.heart.check()
+
+    def epoch(self, number: int, mflops: float, holdout: float | None) -> None:
+        if not self.worker._patiently(lambda: self.worker.dispatch.claims.got_on(self.trial._trial_id)):
+            raise Lost
+        spec = self.worker.bench.spec
+        if holdout is not None:
+            value = spec.score(mflops, holdout) if spec.objectives[0] == "score" else holdout
+            self.worker._patiently(lambda: stop_if_hopeless(self.trial, spec, number, value))
+
+    def _planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
+        trial, limits = self.trial, self.worker.bench.spec.limits
         trial.set_user_attr("mflops", plan.mflops)
         trial.set_user_attr("params", plan.params)
         trial.set_user_attr("mflops_removed", plan.mflops_removed)
@@ -146,15 +254,10 @@ class _Watch:
                 raise Skipped(f"under the limit of {limits.mflops_at_least:g} MFLOPs")
         return self._twin(fingerprint)
 
-    def epoch(self, number: int, mflops: float, holdout: float) -> None:
-        spec = self.bench.spec
-        value = spec.score(mflops, holdout) if spec.objectives[0] == "score" else holdout
-        stop_if_hopeless(self.trial, spec, number, value)
-
     def _twin(self, fingerprint: str) -> TrialFolder | None:
-        for other in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        for other in self.worker.store.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if other.user_attrs.get("fingerprint") == fingerprint and other.number != self.trial.number:
                 original = record(other).same_as
                 self.trial.set_user_attr("same_as", other.number if original is None else original)
-                return self.bench.folder.trial(other.number)
+                return self.worker.shared.finished_folder(self.worker.bench.folder, other)
         return None

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from servers import Postgres, postgres_programs
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.data import Dataset, digits
 from pruner.machine import prepare
 from pruner.mobilenet import fresh
-from search.cli import cli
+from search.cli import cli, main
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Invoke = Callable[..., str]
@@ -46,6 +51,42 @@ epochs = 2
 images_per_epoch = 64
 batch = 32
 """
+
+
+@contextmanager
+def running(*arguments: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """`prune-search` in a process of its own, whose children can be found; killed at the end if it still runs."""
+    program = str(Path(sys.executable).with_name("prune-search"))
+    with subprocess.Popen(
+        [program, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def workers(pool: int) -> list[int]:
+    """A pool's workers are children of the server that it forks them from."""
+    return [worker for child in children(pool) for worker in children(child)]
+
+
+def status(invoke: Invoke, study: Path, runs: Path) -> dict[str, Any]:
+    return json.loads(invoke("status", study, "--runs", runs, "--json"))
+
+
+def figures(study: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """What a rerun must give again: everything but the seconds."""
+    return [tuple(v for key, v in record.items() if key != "seconds") for record in study["records"]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,30 +121,38 @@ def write_study(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(scope="session")
-def command() -> Command:
-    """Run `prune-search` as a user does, in a process of its own."""
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Run `prune-search` to its exit status, in this process, which has torch already."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(Path(sys.executable).with_name("prune-search")), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            cwd=cwd,
-            env={**os.environ, **environment},
-        )
+        given = [str(argument) for argument in arguments]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["prune-search", *given])
+            if cwd:
+                patch.chdir(cwd)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            capfd.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main()
+        prepare()
+        stdout, stderr = capfd.readouterr()
+        return subprocess.CompletedProcess(given, int(ended.value.code or 0), stdout, stderr)
 
-    return run
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
 def invoke() -> Invoke:
     """Run `prune-search` in this process, which has torch already; returns what it printed."""
 
-    def run(*arguments: object) -> str:
+    def run(*arguments: object, expect: int = 0) -> str:
         result = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
-        assert result.exit_code == 0, result.stderr
+        assert result.exit_code == expect, result.stderr
         return result.stdout
 
     return run
@@ -116,3 +165,14 @@ def course_files() -> tuple[Path, Path]:
     if not root or not base:
         pytest.skip("needs CIFAR10_ROOT and PRUNE_SEARCH_BASE: the real CIFAR-10 and the course's network")
     return Path(root), Path(base)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL on loopback, where its server is installed."""
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("needs PostgreSQL's server: apt-get install postgresql")
+    server = Postgres(programs)
+    yield server
+    server.remove()

@@ -1,0 +1,139 @@
+"""A study's files where every machine finds them: in an artifact store, beside the folder on this machine.
+
+The database says under which name each file lies in the store; it is told after the file is there, so what it names is
+whole. Without a store the folders themselves must be shared, or each machine has its own trials' files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import FrozenTrial, Trial
+
+from pruner.errors import InputError
+from pruner.files import read_json, write_json, write_whole
+from search.folder import StudyFolder, TrialFolder
+from search.storage import Store
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
+
+_FILES = "prune_search:files"
+_DENSE_FILE = "dense_file"
+_HERE = ".shared.json"
+"""In a trial's folder: which of the store's files were fetched or written here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The files of a study that all its machines can reach."""
+
+    store: Store
+    artifacts: ArtifactStore | None
+    prefix: str = ""
+
+    def trial_folder(self, folder: StudyFolder, trial: Trial, *, fetch: bool) -> TrialFolder:
+        """The folder to work in, whose files go to the store as they are written. `fetch`: get what is there first."""
+        here = folder.trial(trial.number)
+        if self.artifacts is None:
+            return here
+        frozen = self.store.database.storage.get_trial(trial._trial_id)
+        if fetch:
+            self._fetch(here, frozen)
+        names: dict[str, str] = dict(frozen.system_attrs.get(_FILES, {}))
+        return replace(here, on_kept=lambda path: self._keep(path, trial, names))
+
+    def finished_folder(self, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder | None:
+        """The folder of a finished trial with its files in it; None if they are out of reach."""
+        here = folder.trial(trial.number)
+        if not here.is_finished and self.artifacts is not None:
+            self._fetch(here, trial)
+        return here if here.is_finished else None
+
+    def dense(self, folder: StudyFolder) -> Path | None:
+        """The dense network that the study's first machine put into the store."""
+        name = self.store.study.user_attrs.get(_DENSE_FILE)
+        if self.artifacts is None or name is None:
+            return None
+        path = folder.dense / name.rsplit("/", 1)[-1]
+        if not path.exists():
+            write_whole(path, self._read(name))
+        return path
+
+    def keep_dense(self, path: Path, key: str) -> None:
+        """Put the study's dense network into the store, if that is not done yet."""
+        if self.artifacts is None or self.store.study.user_attrs.get(_DENSE_FILE) is not None:
+            return
+        name = f"{self.prefix}{self.store.study.study_name}-dense-{key}.pth"
+        self.artifacts.write(name, io.BytesIO(path.read_bytes()))
+        self.store.study.set_user_attr(_DENSE_FILE, name)
+
+    def _keep(self, path: Path, trial: Trial, names: dict[str, str]) -> None:
+        assert self.artifacts is not None
+        unique = uuid.uuid4().hex[:12]  # never written over: whoever reads the old one goes on reading it
+        name = f"{self.prefix}{trial.study.study_name}-{trial.number:04}-{unique}-{path.name}"
+        self.artifacts.write(name, io.BytesIO(path.read_bytes()))
+        before = names.get(path.name)
+        names[path.name] = name
+        storage = self.store.database.storage
+        self.store.database.patiently(lambda: storage.set_trial_system_attr(trial._trial_id, _FILES, names), _silently)
+        write_json(path.parent / _HERE, names)
+        if before is not None:
+            self._remove(before)
+
+    def _fetch(self, here: TrialFolder, trial: FrozenTrial) -> None:
+        names: dict[str, str] = trial.system_attrs.get(_FILES, {})
+        present = read_json(here.path / _HERE) or {}
+        for file, name in names.items():
+            if present.get(file) != name or not (here.path / file).exists():
+                here.path.mkdir(parents=True, exist_ok=True)
+                write_whole(here.path / file, self._read(name))
+        if names:
+            write_json(here.path / _HERE, names)
+
+    def _read(self, name: str) -> bytes:
+        assert self.artifacts is not None
+        try:
+            with self.artifacts.open_reader(name) as file:
+                return file.read()
+        except ArtifactNotFound:
+            raise InputError(f"--artifacts: {name} is not in the store; is it the one the study began with?") from None
+
+    def _remove(self, name: str) -> None:
+        assert self.artifacts is not None
+        with contextlib.suppress(ArtifactNotFound):
+            self.artifacts.remove(name)
+
+
+def artifact_store(where: str | None) -> tuple[ArtifactStore | None, str]:
+    """(the store, what its names begin with) for a folder or `s3://bucket/prefix`; (None, "") for None.
+
+    Raises InputError for a folder that cannot be used, an unknown kind of store, or a driver that is not installed.
+    """
+    if where is None:
+        return None, ""
+    kind, separator, rest = where.partition("://")
+    if not separator:
+        try:
+            Path(where).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--artifacts {where}: cannot be used ({error.strerror})") from error
+        return FileSystemArtifactStore(where), ""
+    if kind != "s3":
+        raise InputError(f"--artifacts {where}: give a folder, or s3://bucket/prefix")
+    if importlib.util.find_spec("boto3") is None:
+        raise InputError("--artifacts: S3 needs a driver: pip install 'prune-search[s3]'")
+    bucket, _, prefix = rest.partition("/")
+    return Boto3ArtifactStore(bucket), f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+
+
+def _silently(_text: str) -> None:
+    pass

@@ -1,0 +1,86 @@
+"""What the commands share: their options, opening the study they name, printing a grade."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from search.options import Options
+
+if TYPE_CHECKING:
+    from search.folder import StudyFolder
+    from search.study_file import StudySpec
+
+F = TypeVar("F", bound=Callable[..., None])
+
+study_argument = click.argument("study", type=click.Path(path_type=Path))
+runs_option = click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, envvar="PRUNE_SEARCH_RUNS",
+    help="Folder that holds a folder for every study.",
+)  # fmt: skip
+storage_option = click.option(
+    "--storage", metavar="URL", envvar="PRUNE_SEARCH_STORAGE",
+    help="The study's database, e.g. postgresql://user@host/name (default: PRUNE_SEARCH_STORAGE, then SQLite in the "
+    "study's folder). A password is better off in the variable, or in PGPASSWORD, than here.",
+)  # fmt: skip
+artifacts_option = click.option(
+    "--artifacts", metavar="WHERE", envvar="PRUNE_SEARCH_ARTIFACTS",
+    help="Where machines share the trials' files: a folder all can reach, or s3://bucket/prefix.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for scripts instead of text.")
+data_root_option = click.option(
+    "--data-root", type=click.Path(path_type=Path),
+    help="Folder with cifar-10-batches-py (default: CIFAR10_ROOT, then a cache folder; downloaded where absent).",
+)  # fmt: skip
+base_option = click.option("--base", type=click.Path(path_type=Path), help="A finished dense network (.pth) to prune.")
+
+
+def machine_options(function: F) -> F:
+    """--threads and --device."""
+    threads = click.option(
+        "--threads", type=click.IntRange(min=0), default=0, help="Threads for torch, of each worker; 0: all cores."
+    )
+    device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
+    return threads(device(function))
+
+
+def options(function: Callable[..., None]) -> Callable[..., None]:
+    """All options of a command that works on trials, handed over as one `Options`."""
+    names = ("runs", "storage", "artifacts", "base", "data_root", "threads", "device", "grace")
+    grace = click.option(
+        "--grace", type=click.FloatRange(min=1), default=60.0, show_default=True,
+        help="Seconds of silence after which a worker on another machine counts as dead.",
+    )  # fmt: skip
+
+    @functools.wraps(function)
+    def packed(**values: Any) -> None:
+        chosen = Options(**{name: values.pop(name) for name in names})
+        function(options=chosen, **values)
+
+    for decorate in (grace, machine_options, artifacts_option, storage_option, runs_option, data_root_option):
+        packed = decorate(packed)
+    return base_option(packed)
+
+
+def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
+    """The study file and the study's folder."""
+    from search.folder import StudyFolder
+    from search.study_file import read_study
+
+    spec = read_study(study)
+    return spec, StudyFolder(runs / spec.name)
+
+
+def print_grade(graded: dict[str, Any]) -> None:
+    """A finished network's grade in a line."""
+    click.echo(
+        f"Test images: {graded['accuracy']:.2%} right ({graded['accuracy_drop_last']:.2%} as the grader's loader sees "
+        f"them), {graded['mflops']:.3f} MFLOPs, score {graded['score']:.2f}; {graded['params']:,} parameters, "
+        f"{graded['size_bytes']:,} bytes"
+    )
+    if not graded["originates_from_mobilenetv2"]:
+        click.echo("Warning: its structure is no longer MobileNetV2's; the course would refuse it.")

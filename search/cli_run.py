@@ -1,0 +1,171 @@
+"""The commands that compute: `run`, `worker`, `base`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from search.cli_options import (
+    data_root_option,
+    json_option,
+    machine_options,
+    open_files,
+    options,
+    print_grade,
+    runs_option,
+    study_argument,
+)
+from search.options import Options
+
+if TYPE_CHECKING:
+    from search.pool import Launcher
+    from search.progress import Terminal
+    from search.setup import Setup
+
+
+@click.command()
+@study_argument
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=0, show_default="one a core, or GPU",
+    help="Worker processes; torch's threads are shared out between them. 1: no other process.",
+)  # fmt: skip
+@click.option("--on", "where", type=click.Choice(["here", "ray"]), default="here", show_default=True)
+@click.option("--address", help="With --on ray: the cluster's address (default: RAY_ADDRESS, else a Ray of its own).")
+@click.option("--gpus-per-worker", type=click.FloatRange(min=0), default=0.0, help="With --on ray; may be a fraction.")
+@options
+@json_option
+def run(
+    study: Path, workers: int, where: str, address: str | None, gpus_per_worker: float, options: Options, as_json: bool
+) -> None:
+    """Run or continue STUDY (a TOML file) until its budget is spent; then draw the report, export the best network
+    and grade it on the test images.
+
+    Workers that die are begun again, and what they were at goes on from its last epoch. On other machines join with
+    `prune-search worker`, or place the workers with --on ray.
+    """
+    if where == "here" and (address or gpus_per_worker):
+        raise click.UsageError("--address and --gpus-per-worker are for --on ray")
+    spec, folder = open_files(study, options.runs)
+    if where == "here" and workers != 1:
+        from search.local import begin_server
+
+        begin_server()  # it loads torch while this process does
+    from search.deliver import finish
+    from search.progress import Terminal
+    from search.results import headline, records
+    from search.setup import set_up
+
+    terminal = Terminal()
+    ready = set_up(spec, folder, options, terminal)
+    _work(ready, workers, where, address, gpus_per_worker, options, terminal)
+    result = finish(ready.shared, spec, folder, ready.bench.data, terminal)
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    click.echo(headline(records(ready.store.study)))
+    if "test" in result:
+        print_grade(result["test"])
+        click.echo(f"Network: {result['file']}")
+    click.echo(f"Report:  {folder.report}")
+
+
+def _work(
+    ready: Setup, workers: int, where: str, address: str | None, gpus: float, options: Options, terminal: Terminal
+) -> None:
+    """Have the trials run, in this process or by a pool."""
+    import torch
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from search.live import LiveTable
+    from search.local import LocalLauncher, default_workers
+    from search.pool import run_pool
+    from search.results import headline, records
+    from search.sampling import budget
+    from search.worker import work
+
+    spec, study = ready.bench.spec, ready.store.study
+    found = records(study)
+    total = budget(spec)
+    left = None if total is None else total - sum(r.state not in ("running", "waiting") for r in found)
+    if left == 0:
+        return
+    on_gpu = options.device in ("auto", "cuda") and where == "here"
+    count = workers or default_workers(spec, left, torch.cuda.device_count() if on_gpu else 0)
+    lag = spec.sampler.lag
+    if count > lag > 0 and spec.sampler.name not in ("random", "grid"):
+        terminal.line(
+            f"Note: sampler.lag = {lag} lets {lag} trials be under way at once, so some of the {count} workers will "
+            "wait; a study with a larger lag, or 0, would use them."
+        )
+    launching: AbstractContextManager[Launcher]
+    if where == "ray":
+        from search.cluster import on_ray
+
+        launching = on_ray(spec, options, count, gpus, address)
+    elif count == 1:
+        terminal.line(f"End: {work(ready.store, ready.bench, ready.shared, options.grace)}.")
+        return
+    else:
+        launching = nullcontext(LocalLauncher(spec, options, count, torch.cuda.device_count() if on_gpu else 0))
+
+    def standing() -> str:
+        try:
+            return headline(records(study))
+        except (SQLAlchemyError, StorageInternalError):  # the workers wait for it, so the table can, too
+            return "The database does not answer."
+
+    with launching as launcher, LiveTable(terminal, count, standing).shown() as view:
+        ended = run_pool(launcher, count, view)
+    terminal.line(f"End: {ended}.")
+
+
+@click.command()
+@study_argument
+@options
+def worker(study: Path, options: Options) -> None:
+    """Join STUDY as one more worker, on this machine or any that reaches its database, until its budget is spent.
+
+    Several may be started and stopped at any time. SQLite serves the workers of one machine; for several give
+    --storage a PostgreSQL database, and let them share files by --artifacts (or a common --runs folder).
+    """
+    from search.progress import Terminal
+    from search.setup import set_up
+    from search.worker import work
+
+    spec, folder = open_files(study, options.runs)
+    ready = set_up(spec, folder, options, Terminal())
+    click.echo(f"End: {work(ready.store, ready.bench, ready.shared, options.grace)}.")
+
+
+@click.command()
+@study_argument
+@data_root_option
+@runs_option
+@machine_options
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the network here.")
+def base(study: Path, data_root: Path | None, runs: Path, threads: int, device: str, out: Path | None) -> None:
+    """Train the dense network that STUDY asks for in [base]; `run` then finds it. Goes on if it was interrupted."""
+    from pruner.export import export_module
+    from pruner.loading import load_network
+    from pruner.machine import prepare
+    from search.bench import open_data
+    from search.dense import train_dense
+    from search.grade import grade
+    from search.progress import Terminal
+
+    spec, folder = open_files(study, runs)
+    chosen = prepare(threads, device)
+    folder.create()
+    progress = Terminal()
+    data = open_data(spec, data_root, chosen)
+    path = train_dense(spec, data, folder, progress)
+    if out is not None:
+        export_module(load_network(path), out)
+    print_grade(asdict(grade(path, data, spec.score, spec.data.resolution, chosen, progress)))
+    click.echo(f"Network: {out or path}")

@@ -1,0 +1,24 @@
+"""The options that say where a study's parts are and what of this machine it may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Of the commands that work on a study."""
+
+    runs: Path = Path("runs")
+    storage: str | None = None
+    """A database's URL; None: SQLite in the study's folder."""
+    artifacts: str | None = None
+    """Where the machines share files: a folder, or s3://bucket/prefix."""
+    base: Path | None = None
+    data_root: Path | None = None
+    threads: int = 0
+    """Of torch; 0: all cores."""
+    device: str = "auto"
+    grace: float = 60.0
+    """Seconds without a beat after which a worker on another machine counts as dead."""

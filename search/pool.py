@@ -1,0 +1,135 @@
+"""A pool of workers: as many processes as are wanted, begun anew when they die, each with its share of the machine."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pruner.errors import InputError
+from search.feed import Event, Finished
+from search.process import Exit
+
+_DEATHS = 5
+"""So many deaths in a row, without a trial finished or some minutes lived, and a worker is not begun again."""
+_LONG_S = 600.0
+"""A worker that lived this long was in order."""
+_LONGEST_PAUSE_S = 60.0
+_STOP_S = 5.0
+"""Time for workers to stop cleanly."""
+
+
+class Handle(Protocol):
+    """A running worker."""
+
+    def exit(self) -> Exit | None:
+        """How it ended; None while it runs."""
+
+    def stop(self) -> None:
+        """Ask it to stop cleanly."""
+
+    def kill(self) -> None:
+        """End it now."""
+
+
+class Launcher(Protocol):
+    """Begins workers: on this machine (`search.local`) or on a cluster (`search.cluster`)."""
+
+    def start(self, number: int, on_event: Callable[[Event], None]) -> Handle:
+        """Begin worker `number` (from 0)."""
+
+
+class View(Protocol):
+    """Shows what a pool does."""
+
+    def event(self, number: int, event: Event) -> None:
+        """Worker `number` told of itself."""
+
+    def state(self, number: int, text: str) -> None:
+        """Worker `number` is not at work, and why."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    number: int
+    handle: Handle | None = None
+    began: float = 0.0
+    again_at: float | None = 0.0
+    """When to begin it; None: it runs, or is not to be begun again."""
+    deaths: int = 0
+    failed: str = ""
+    done: str = ""
+
+
+def run_pool(launcher: Launcher, count: int, view: View) -> str:
+    """Keep `count` workers running until each has ended because its work is done, or has died too often.
+
+    Returns why the work is done.
+
+    Raises InputError with the last reason if none could go on. When interrupted it stops the workers cleanly.
+    """
+    events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
+    slots = [_Slot(number) for number in range(count)]
+    try:
+        while any(slot.handle is not None or slot.again_at is not None for slot in slots):
+            for slot in slots:
+                if slot.again_at is not None and time.monotonic() >= slot.again_at:
+                    _begin(slot, launcher, events)
+                elif slot.handle is not None and (ended := slot.handle.exit()):
+                    _drain(events, slots, view, wait=0.0)  # its last words come before its end
+                    _on_exit(slot, ended, view)
+            _drain(events, slots, view, wait=0.1)
+    except BaseException:
+        _stop(slots)
+        raise
+    if all(slot.failed for slot in slots):
+        raise InputError(f"no worker could go on; the last ended because: {slots[-1].failed}")
+    return next(slot.done for slot in slots if not slot.failed)
+
+
+def _begin(slot: _Slot, launcher: Launcher, events: queue.SimpleQueue[tuple[int, Event]]) -> None:
+    number = slot.number
+    slot.again_at, slot.began = None, time.monotonic()
+    slot.handle = launcher.start(number, lambda event: events.put((number, event)))
+
+
+def _drain(events: queue.SimpleQueue[tuple[int, Event]], slots: list[_Slot], view: View, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            number, event = events.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return
+        if isinstance(event, Finished):
+            slots[number].deaths = 0
+        view.event(number, event)
+
+
+def _on_exit(slot: _Slot, ended: Exit, view: View) -> None:
+    slot.handle = None
+    if ended.wanted:
+        slot.done = ended.reason
+        view.state(slot.number, "done")
+        return
+    slot.deaths = 1 if time.monotonic() - slot.began > _LONG_S else slot.deaths + 1
+    if ended.final or slot.deaths >= _DEATHS:
+        slot.failed = ended.reason
+        view.state(slot.number, f"ended: {ended.reason}")
+        return
+    pause = min(2.0 ** (slot.deaths - 1) - 1, _LONGEST_PAUSE_S)  # at once after the first death
+    slot.again_at = time.monotonic() + pause
+    view.state(slot.number, f"died ({ended.reason}); begun again{f' in {pause:.0f} s' if pause else ''}")
+
+
+def _stop(slots: list[_Slot]) -> None:
+    running = [slot.handle for slot in slots if slot.handle is not None]
+    for handle in running:
+        handle.stop()
+    deadline = time.monotonic() + _STOP_S
+    while any(handle.exit() is None for handle in running) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for handle in running:
+        if handle.exit() is None:
+            handle.kill()

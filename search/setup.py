@@ -1,0 +1,40 @@
+"""What a worker needs before its first trial: device, database, data, dense network; told by options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pruner.machine import prepare
+from search.artifacts import Shared, artifact_store
+from search.bench import Bench, open_bench, open_data
+from search.dense import given_file
+from search.folder import StudyFolder
+from search.options import Options
+from search.progress import Progress
+from search.storage import Store, claim_dense, open_study
+from search.study_file import StudySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A study that is ready for its trials."""
+
+    store: Store
+    bench: Bench
+    shared: Shared
+
+
+def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Progress) -> Setup:
+    """Open everything; trains the dense network first if there is none yet. Raises InputError."""
+    device = prepare(options.threads, options.device)
+    folder.create()
+    store = open_study(spec, folder, options.storage)
+    shared = Shared(store, *artifact_store(options.artifacts))
+    data = open_data(spec, options.data_root, device)
+    base = options.base
+    if given_file(spec, base) is None:
+        base = shared.dense(folder)
+    bench = open_bench(spec, folder, data, base, progress)
+    claim_dense(store, bench.key)
+    shared.keep_dense(bench.dense_file, bench.key)
+    return Setup(store, bench, shared)

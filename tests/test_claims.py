@@ -1,0 +1,165 @@
+"""Claims and the study's lock, on real databases: who holds what, who counts as dead, how time is counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+from servers import Postgres
+from sqlalchemy.exc import OperationalError
+
+from pruner.errors import InputError
+from search.claims import Claim, Claims, Observer
+from search.database import Database, LockLost, study_url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    given = None
+    if request.param == "postgres":
+        given = request.getfixturevalue("postgres").url(f"claims_{time.monotonic_ns()}")
+    opened = Database(study_url(given, tmp_path / "study.db"), tmp_path / "lock")
+    yield opened
+    opened.engine.dispose()
+
+
+def claims(database: Database, worker: str) -> Claims:
+    made = Claims(database.engine, 1, worker)
+    made.create()
+    return made
+
+
+def test_a_claim_is_one_workers_until_another_takes_it(database: Database) -> None:
+    one, other = claims(database, "one"), claims(database, "other")
+    one.take(7, "here", None)
+    assert one.holds(7)
+    assert one.beat(7)
+    assert not other.holds(7)
+    assert not other.beat(7)
+    assert one.all() == {7: Claim("one", "here", 1, 0)}
+    other.take(7, "there", one.all()[7])
+    assert not one.beat(7)
+    assert not one.got_on(7)
+    one.give_back(7)  # it is not his to give
+    assert other.all() == {7: Claim("other", "there", 2, 1)}  # the first one died, as far as anybody knows
+    assert other.got_on(7)
+    other.give_back(7)
+    one.take(7, "here", one.all()[7])
+    assert one.all()[7].deaths == 0  # given back is no death
+    one.drop(7)
+    assert one.all() == {}
+
+
+def test_deaths_in_a_row_are_counted_until_an_epoch_is_done(database: Database) -> None:
+    for number in range(4):
+        mine = claims(database, f"worker {number}")
+        mine.take(3, "here", mine.all().get(3))
+        assert mine.all()[3].deaths == number
+    assert mine.got_on(3)
+    assert mine.all()[3].deaths == 0
+
+
+def test_only_silence_for_the_whole_grace_period_counts_as_death() -> None:
+    now = 0.0
+    observer = Observer(60, lambda: now)
+    claim = Claim("one", "there", 5, 0)
+    assert not observer.is_stale(1, claim)  # never looked
+    observer.look({1: claim})
+    now = 59.0
+    observer.look({1: claim})
+    assert not observer.is_stale(1, claim)
+    now = 61.0
+    assert observer.is_stale(1, claim)
+    beating = Claim("one", "there", 6, 0)
+    assert not observer.is_stale(1, beating)
+    observer.look({1: beating})
+    now = 100.0
+    assert not observer.is_stale(1, beating)
+    observer.look({})
+    observer.look({1: beating})
+    assert not observer.is_stale(1, beating)  # looked at anew
+
+
+def test_time_is_counted_once_however_many_work_and_not_while_nobody_does(database: Database) -> None:
+    one, other = claims(database, "one"), claims(database, "other")
+    began = time.monotonic()
+    one.work(longest_gap=1.0)
+    for _ in range(5):
+        time.sleep(0.1)
+        one.work(longest_gap=1.0)
+        other.work(longest_gap=1.0)
+    worked, best = other.work(longest_gap=1.0)
+    assert worked == pytest.approx(time.monotonic() - began, abs=0.15)
+    assert best is None
+    time.sleep(0.5)
+    assert one.work(longest_gap=0.2)[0] == pytest.approx(worked, abs=0.01)
+    one.reached(5.0)
+    other.reached(3.0)
+    assert one.work(longest_gap=0.2)[1] == 5.0
+
+
+def test_one_at_a_time_is_in_the_studys_lock(database: Database, tmp_path: Path) -> None:
+    inside, most = 0, 0
+
+    def enter() -> None:
+        nonlocal inside, most
+        mine = Database(database.url, tmp_path / "lock")
+        for _ in range(5):
+            with mine.alone(1):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.005)
+                inside -= 1
+        mine.engine.dispose()
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+def test_work_under_a_lock_that_broke_is_not_done(postgres: Postgres, tmp_path: Path) -> None:
+    database = Database(study_url(postgres.url("broken_lock"), tmp_path / "study.db"), tmp_path / "lock")
+    study = optuna.create_study(storage=database.storage)
+    killer = database.another_engine()
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = "
+    lost = (LockLost, OperationalError, optuna.exceptions.StorageInternalError)
+    with pytest.raises(lost), database.alone(study._study_id):
+        with killer.begin() as connection:
+            connection.execute(sqlalchemy.text(f"{others} current_database()"))
+        study.ask()  # on a new connection, which does not hold the lock
+    assert study.trials == []
+    said: list[str] = []
+
+    def begin() -> None:
+        with database.alone(study._study_id):
+            if not said:
+                with killer.begin() as connection:
+                    connection.execute(sqlalchemy.text(f"{others} current_database()"))
+            study.ask()
+
+    database.patiently(begin, said.append)
+    assert len(study.trials) == 1
+    assert [line.split(" (")[0] for line in said] == ["The database does not answer", "The database is back."]
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("what is this", "--storage"),
+        ("oracle://host/name", "not supported"),
+        ("postgresql://user:secret@127.0.0.1:1/name", "cannot be reached"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_told_without_its_password(url: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        Database(study_url(url, tmp_path / "study.db"), tmp_path / "lock")
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,83 @@
+"""Many short trials, real processes, SIGKILL to a random one every few seconds: every trial once, none lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import Command, Invoke, running, workers
+from servers import Postgres
+
+pytestmark = pytest.mark.slow
+WriteStudy = Callable[..., Path]
+
+TRIALS, QUEUED = 200, 70
+NO_TRAINING = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 0')
+SHORT = (
+    ("trials = 4", "trials = 1"),
+    ("resolution = 32", "resolution = 32\nholdout = 32"),
+    ("watch_images = 32", "watch_images = 0"),
+    NO_TRAINING,
+    ("[space]", '[sampler]\nname = "random"\n[space]'),  # no trial waits for another's result
+)
+
+
+@pytest.mark.parametrize("server", ["sqlite", "postgres"])
+def test_two_hundred_trials_survive_four_workers_that_are_killed(
+    server: str,
+    request: pytest.FixtureRequest,
+    command: Command,
+    invoke: Invoke,
+    write_study: WriteStudy,
+    tmp_path: Path,
+) -> None:
+    runs = tmp_path / "r"
+    postgres: Postgres | None = request.getfixturevalue("postgres") if server == "postgres" else None
+    url = postgres.url("stress") if postgres else f"sqlite:///{runs}/tiny/study.db"
+    where = ("--runs", runs, *(("--storage", url) if postgres else ()))
+    invoke("run", write_study(*SHORT), *where)  # dense network and first trial, undisturbed
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    opened = optuna.load_study(study_name="tiny", storage=url.replace("postgresql:", "postgresql+psycopg:"))
+    for place in range(QUEUED):
+        opened.enqueue_trial({"cut.stage3": 0.1 + 0.7 * place / QUEUED})
+    study = write_study(("trials = 4", f"trials = {TRIALS}"), *SHORT[1:], extra="")
+    chance, kills, restarted = random.Random(0), 0, False
+    with running("run", study, *where, "--workers", 4, "--threads", 1, "--json") as pool:
+        began = time.monotonic()
+        while pool.poll() is None:
+            time.sleep(chance.uniform(4, 8))
+            assert time.monotonic() - began < 400
+            if victims := workers(pool.pid):
+                os.kill(chance.choice(victims), signal.SIGKILL)
+                kills += 1
+            if postgres and kills == 4 and not restarted:
+                postgres.stop()
+                time.sleep(2)
+                postgres.start()
+                restarted = True
+        stdout, stderr = pool.communicate()
+    assert pool.returncode == 0, stderr
+    assert json.loads(stdout)["trials"]["done"] == TRIALS
+    state = json.loads(invoke("status", study, *where, "--json"))
+    records = state["records"]
+    assert [(record["number"], record["state"]) for record in records] == [(n, "done") for n in range(TRIALS)]
+    for number in range(TRIALS):
+        assert stderr.count(f"trial {number:3}  done") <= 1, f"trial {number} was finished twice"
+    queued = [record["sampled"]["cut.stage3"] for record in records[1 : QUEUED + 1]]
+    assert queued == pytest.approx([0.1 + 0.7 * place / QUEUED for place in range(QUEUED)])
+    if postgres:
+        assert "The database does not answer" in stderr
+        assert "The database is back" in stderr
+    assert kills >= 10
+    deaths = [line for line in stderr.splitlines() if "died (" in line]
+    assert len(deaths) >= 10
+    assert all("killed by SIGKILL" in line for line in deaths), deaths
+    if not postgres:
+        assert json.loads(invoke("check", study, *where, "--json"))["problems"] == []

@@ -1,0 +1,225 @@
+"""Workers that share a study, die, are stopped, are taken for dead, and lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Command, Invoke, figures, running, status, workers
+from servers import Postgres
+
+from pruner.loading import load_network
+from search.filesystem import network_filesystem
+
+WriteStudy = Callable[..., Path]
+slow = pytest.mark.slow
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to pass"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def dense_file(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dense network, so that studies here begin at once and prune the same."""
+    from conftest import TINY_STUDY
+
+    folder = tmp_path_factory.mktemp("dense")
+    (folder / "tiny.toml").write_text(TINY_STUDY)
+    invoke("base", folder / "tiny.toml", "--runs", folder / "r", "--out", folder / "dense.pth")
+    return folder / "dense.pth"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(invoke: Invoke, dense_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """(study file's text, runs folder) of a study of ten trials that one worker ran through."""
+    from conftest import TINY_STUDY
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    text = TINY_STUDY.replace("trials = 4", "trials = 10") + "[sampler]\nstartup_trials = 4\n"
+    (folder / "tiny.toml").write_text(text)
+    invoke("run", folder / "tiny.toml", "--runs", folder / "r", "--base", dense_file, "--workers", 1, "--threads", 1)
+    return text, folder / "r"
+
+
+def equal_weights(one: Path, other: Path) -> bool:
+    mine, theirs = (load_network(path).state_dict() for path in (one, other))
+    return all(mine[key].equal(theirs[key]) for key in mine)
+
+
+@slow
+def test_a_pool_that_is_killed_and_begun_again_ends_as_one_worker_left_alone(
+    invoke: Invoke, undisturbed: tuple[str, Path], dense_file: Path, tmp_path: Path
+) -> None:
+    text, alone = undisturbed
+    study, runs = tmp_path / "tiny.toml", tmp_path / "r"
+    study.write_text(text)
+    options = ("--runs", runs, "--base", dense_file, "--workers", 3, "--threads", 1)
+    with running("run", study, *options) as pool:  # one worker dies in mid-epoch, then the pool with all its workers
+        wait_for(lambda: list(runs.glob("tiny/trials/*/checkpoint.pt")) or pool.poll() is not None)
+        os.kill(workers(pool.pid)[0], signal.SIGKILL)
+        wait_for(lambda: len(list(runs.glob("tiny/trials/*/measurement.json"))) >= 3)
+        orphans = workers(pool.pid)
+        pool.kill()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans), seconds=30)
+    assert status(invoke, study, runs)["trials"]["running"] >= 1
+    invoke("run", study, *options)
+    assert figures(status(invoke, study, runs)) == figures(status(invoke, study, alone))
+    for number in range(10):
+        model = Path("tiny") / "trials" / f"{number:04}" / "model.pth"
+        assert equal_weights(runs / model, alone / model)
+
+
+@slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_pool_stops_within_five_seconds_and_leaves_nobody(
+    how: signal.Signals, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
+) -> None:
+    study = write_study(('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 200'))
+    with running("run", study, "--runs", tmp_path, "--base", dense_file, "--workers", 2) as pool:
+        wait_for(lambda: len(list(tmp_path.glob("tiny/trials/*/checkpoint.pt"))) == 2)
+        at_work = workers(pool.pid)
+        pool.send_signal(how)
+        began = time.monotonic()
+        _, stderr = pool.communicate(timeout=30)
+        assert time.monotonic() - began < 5
+    assert pool.returncode == 130
+    assert "Traceback" not in stderr
+    assert "give the same command again" in stderr.splitlines()[-1]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in at_work)
+    assert not [path for path in tmp_path.rglob(".*.*") if path.is_file()], "something half-written is left"
+
+
+@slow
+def test_a_second_ctrl_c_leaves_at_once(write_study: WriteStudy, dense_file: Path, tmp_path: Path) -> None:
+    study = write_study(("images_per_epoch = 64", "images_per_epoch = 1280"))
+    with running("run", study, "--runs", tmp_path, "--base", dense_file, "--workers", 2) as pool:
+        wait_for(lambda: len(list(tmp_path.glob("tiny/trials/*/plan.json"))) == 2)
+        for worker in workers(pool.pid):
+            os.kill(worker, signal.SIGSTOP)  # it will not stop when asked
+        pool.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        pool.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        pool.wait(timeout=10)
+        assert time.monotonic() - began < 1
+        for process in Path("/proc").glob("[0-9]*"):  # tidy up after ourselves
+            try:
+                if (
+                    str(tmp_path).encode() in (process / "environ").read_bytes()
+                    or "T (stopped)" in (process / "status").read_text()
+                ):
+                    os.kill(int(process.name), signal.SIGKILL)
+            except OSError:
+                continue
+    assert pool.returncode == 130
+
+
+@slow
+def test_a_worker_that_always_dies_is_given_up_with_the_reason(
+    write_study: WriteStudy, dense_file: Path, tmp_path: Path
+) -> None:
+    study = write_study(('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 200'))
+    with running("run", study, "--runs", tmp_path, "--base", dense_file, "--workers", 2) as pool:
+        while pool.poll() is None:
+            for worker in workers(pool.pid):
+                os.kill(worker, signal.SIGKILL)
+            time.sleep(0.3)
+        _, stderr = pool.communicate()
+    assert pool.returncode == 2
+    assert stderr.count("begun again") == 8  # four times each of two
+    assert "SIGKILL" in stderr.splitlines()[-1]
+    assert "Traceback" not in stderr
+
+
+@slow
+def test_a_score_that_is_reached_ends_the_study_and_nothing_is_finished_after_it(
+    command: Command, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
+) -> None:
+    # Every trial scores above -1000, so the first to finish is the last.
+    study = write_study(extra="until_score = -1000\n")
+    where = ("--runs", tmp_path, "--base", dense_file)
+    done = command("run", study, *where, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    state = status(invoke, study, tmp_path)
+    assert state["trials"]["done"] == 1
+    assert "until_score = -1000" in done.stderr
+    again = command("run", study, *where, "--workers", 2)
+    assert status(invoke, study, tmp_path) == state, again.stderr
+    study.write_text(study.read_text().replace("until_score = -1000\n", ""))  # the limit is lifted: it goes on
+    invoke("run", study, *where)
+    assert status(invoke, study, tmp_path)["trials"]["done"] == 4
+
+
+@slow
+def test_hours_are_counted_over_restarts_and_what_is_under_way_waits_for_more(
+    command: Command, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
+) -> None:
+    epochs = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 20')
+    study = write_study(epochs, ("trials = 4", "trials = 2"), extra="hours = 0.0005\n")  # 1.8 s
+    where = ("--runs", tmp_path, "--base", dense_file, "--workers", 1, "--grace", 3)
+    done = command("run", study, *where)
+    assert done.returncode == 0, done.stderr
+    assert "hours = 0.0005" in done.stderr
+    state = status(invoke, study, tmp_path)
+    assert (state["trials"]["done"], state["trials"]["running"]) == (0, 1)
+    before = (tmp_path / "tiny/trials/0000/checkpoint.pt").stat().st_mtime_ns
+    assert "hours = 0.0005" in command("run", study, *where).stderr
+    assert (tmp_path / "tiny/trials/0000/checkpoint.pt").stat().st_mtime_ns == before
+    study.write_text(study.read_text().replace("hours = 0.0005\n", ""))
+    invoke("run", study, *where)
+    history = json.loads((tmp_path / "tiny/trials/0000/measurement.json").read_text())["history"]
+    assert [row["epoch"] for row in history] == list(range(1, 21))
+
+
+@slow
+def test_a_worker_that_slept_and_was_taken_for_dead_drops_its_trial_without_harm(
+    postgres: Postgres, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
+) -> None:
+    epochs = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 12')
+    study = write_study(epochs, ("trials = 4", "trials = 1"))
+    url = postgres.url("slept")
+    shared = ("--storage", url, "--artifacts", tmp_path / "store", "--base", dense_file, "--grace", 2)
+    # Two folders stand for two machines: neither sees the other's file locks.
+    here, there = tmp_path / "here", tmp_path / "there"
+    with running("worker", study, *shared, "--runs", here, "--threads", 1) as sleeper:
+        logs = here / "tiny" / "trials"
+        wait_for(lambda: any("epoch" in log.read_text() for log in logs.glob("*/log.txt")))
+        sleeper.send_signal(signal.SIGSTOP)
+        invoke("run", study, *shared, "--runs", there, "--workers", 1)
+        sleeper.send_signal(signal.SIGCONT)
+        stdout, stderr = sleeper.communicate(timeout=60)
+    assert sleeper.returncode == 0, stderr
+    assert "taken for dead" in stderr
+    assert "all trials are done" in stdout
+    (record,) = json.loads(invoke("status", study, "--runs", here, "--storage", url, "--json"))["records"]
+    assert record["state"] == "done"
+    log = (there / "tiny/trials/0000/log.txt").read_text()
+    assert "epoch 1," not in log, "it began anew instead of going on from the shared checkpoint"
+    assert "epoch 12," in log
+    exported = json.loads(
+        invoke("export", study, "--runs", here, "--storage", url, "--artifacts", tmp_path / "store", "--json")
+    )
+    assert equal_weights(Path(exported["file"]), there / "tiny/trials/0000/model.pth")
+
+
+def test_sqlite_is_refused_on_a_network_file_system(tmp_path: Path) -> None:
+    table = (
+        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        f"31 22 0:50 / {tmp_path}/n\\040fs rw - nfs4 server:/x rw\n"
+        f"32 31 8:2 / {tmp_path}/n\\040fs/local rw - xfs /dev/sdb1 rw\n"
+        f"33 22 0:51 / {tmp_path}/ssh rw - fuse.sshfs host:/ rw\n"
+    )
+    assert network_filesystem(tmp_path / "n fs" / "runs", table) == "nfs4"
+    assert network_filesystem(tmp_path / "n fs" / "local" / "runs", table) is None
+    assert network_filesystem(tmp_path / "ssh", table) == "fuse.sshfs"
+    assert network_filesystem(tmp_path, table) is None
+    assert network_filesystem(tmp_path) is None
