@@ -17,8 +17,8 @@ _DEATHS = 5
 _LONG_S = 600.0
 """A worker that lived this long was in order."""
 _LONGEST_PAUSE_S = 60.0
-_STOP_S = 5.0
-"""Time for workers to stop cleanly."""
+_STOP_S = 4.0
+"""Time for workers to stop cleanly; the pool itself has a second more to end."""
 
 
 class Handle(Protocol):

@@ -257,7 +257,9 @@ class _Watch:
     def _twin(self, fingerprint: str) -> TrialFolder | None:
         for other in self.worker.store.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if other.user_attrs.get("fingerprint") == fingerprint and other.number != self.trial.number:
-                original = record(other).same_as
-                self.trial.set_user_attr("same_as", other.number if original is None else original)
-                return self.worker.shared.finished_folder(self.worker.bench.folder, other)
+                files = self.worker.shared.finished_folder(self.worker.bench.folder, other)
+                if files is not None:  # None: on another machine, and out of reach; this one trains for itself
+                    original = record(other).same_as
+                    self.trial.set_user_attr("same_as", other.number if original is None else original)
+                return files
         return None

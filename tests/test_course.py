@@ -57,7 +57,8 @@ def test_score_by_command(course_files: CourseFiles, invoke: Invoke) -> None:
     assert graded["mflops"] == pytest.approx(318.969, abs=1e-3)
     assert 0.5 < graded["accuracy"] < 0.95
     assert graded["accuracy_drop_last"] == pytest.approx(graded["accuracy"], abs=0.0016)
-    assert graded["score"] == pytest.approx((200 - graded["mflops"]) / 155 * 45)
+    expected = (200 - graded["mflops"]) / 155 - 10 * (0.92 - graded["accuracy"])
+    assert graded["score"] == pytest.approx(expected * 45)
     assert graded["originates_from_mobilenetv2"] is True
 
 

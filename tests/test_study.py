@@ -193,7 +193,7 @@ def test_equal_plans_are_trained_once_and_plans_beyond_a_limit_never(
     # TOML: top-level keys come before tables
     text = study.read_text().replace("\ntrials = 4\nwatch_images = 32\n", "\n")
     study.write_text(text)
-    invoke("run", study, "--runs", tmp_path / "runs")
+    invoke("run", study, "--runs", tmp_path / "runs", "--workers", 1)  # one after the other
     first, second, third = status(invoke, study, tmp_path / "runs")["records"]
     assert (first["state"], second["state"], third["state"]) == ("done", "done", "skipped")
     assert (second["same_as"], second["seconds"]) == (0, 0)
