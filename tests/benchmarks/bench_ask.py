@@ -1,0 +1,119 @@
+"""What asking for the next trial costs in a study that holds 10, 100, 1,000, 10,000 finished trials.
+
+    python tests/benchmarks/bench_ask.py            # SQLite, and PostgreSQL where its server is installed
+
+Steps of a worker, in milliseconds (`first`: a process that has just joined reads the whole study once; the others are
+medians over `--rounds` trials): `take` the whole of getting a trial, of which `draw` the sampler; `tell` writing its
+result; `look` the records that follow it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import optuna
+from optuna.trial import Trial, create_trial
+
+from search.dispatch import Dispatch, Taken
+from search.folder import StudyFolder
+from search.heart import Heart
+from search.results import records
+from search.sampling import draw
+from search.storage import Store, open_study
+from search.study_file import StudySpec, read_study
+
+COURSE = Path(__file__).parents[2] / "studies" / "course.toml"
+
+
+def fill(store: Store, spec: StudySpec, size: int) -> None:
+    """Bring the study to so many finished trials, as a search at random would."""
+    chance = random.Random(size)
+    example = draw(spec, 0, [])
+    for number in range(len(store.study.get_trials(deepcopy=False)), size):
+        params = {
+            name: chance.choice(d.choices) if isinstance(d, optuna.distributions.CategoricalDistribution)
+            else chance.uniform(d.low, d.high)  # type: ignore[attr-defined]
+            for name, d in example.distributions.items()
+        }  # fmt: skip
+        figures = {"mflops": 60.0, "params": 10**6, "accuracy": 0.9, "score": chance.gauss(30, 5), "seconds": 60.0,
+                   "size_bytes": 4 * 10**6, "mflops_removed": 0.8, "params_removed": 0.5, "worker": "w",
+                   "threads": 1, "fingerprint": f"{number:016}"}  # fmt: skip
+        store.study.add_trial(
+            create_trial(params=params, distributions=example.distributions, value=figures["score"], user_attrs=figures)
+        )
+
+
+def timed(action: Callable[[], object]) -> tuple[float, object]:
+    began = time.perf_counter()
+    value = action()
+    return 1000 * (time.perf_counter() - began), value
+
+
+def measure(spec: StudySpec, folder: StudyFolder, url: str | None, rounds: int) -> dict[str, float]:
+    """Median milliseconds by step, for a process that joins the study as it stands."""
+    store = open_study(spec, folder, url)
+    dispatch = Dispatch(store, spec, folder, grace=60)
+    heart = Heart(dispatch.claims, spec, 60)
+    steps: dict[str, list[float]] = {"take": [], "draw": [], "tell": [], "look": []}
+    first = 0.0
+    for turn in range(rounds + 1):
+        with ExitStack() as held:
+            spent, taken = timed(lambda held=held: dispatch.take(heart, held))  # type: ignore[misc]
+            assert isinstance(taken, Taken)
+            found = store.study.get_trials(deepcopy=False)
+            drawing, _ = timed(lambda taken=taken, found=found: draw(spec, taken.trial.number, found))  # type: ignore[misc]
+
+            def tell(trial: Trial = taken.trial) -> None:
+                with dispatch.alone():
+                    trial.set_user_attr("score", 30.0)
+                    store.study.tell(trial, 30.0)
+                    dispatch.claims.drop(trial._trial_id)
+
+            telling, _ = timed(tell)
+            looking, _ = timed(lambda: records(store.study))
+        if turn == 0:
+            first = spent
+            continue
+        for name, value in zip(steps, (spent, drawing, telling, looking), strict=True):
+            steps[name].append(value)
+    return {"first": first, **{name: statistics.median(values) for name, values in steps.items()}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1000, 10000])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sampler", default="tpe", choices=["tpe", "gp", "random", "nsga2"])
+    chosen = parser.parse_args()
+    from tests.servers import Postgres, postgres_programs
+
+    programs = postgres_programs()
+    server = Postgres(programs) if programs else None
+    spec = read_study(COURSE)
+    spec = spec.model_copy(
+        update={"trials": 10**6, "sampler": spec.sampler.model_copy(update={"name": chosen.sampler})}
+    )
+    try:
+        print(f"{'':12}{'trials':>8}" + "".join(f"{name:>9}" for name in ("first", "take", "draw", "tell", "look")))
+        for name, url in (("SQLite", None), *((("PostgreSQL", server.url("bench")),) if server else ())):
+            with tempfile.TemporaryDirectory() as place:
+                folder = StudyFolder(Path(place))
+                folder.create()
+                for size in chosen.sizes:
+                    fill(open_study(spec, folder, url), spec, size)
+                    row = measure(spec, folder, url, chosen.rounds)
+                    print(f"{name:12}{size:8}" + "".join(f"{value:9.1f}" for value in row.values()), flush=True)
+    finally:
+        if server:
+            server.remove()
+
+
+if __name__ == "__main__":
+    main()
