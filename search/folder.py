@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -122,7 +123,7 @@ class TrialFolder:
 
         Files of another trial, left here by a study that was deleted but for its folder, are put aside first.
         """
-        wanted = {"dense": dense, **recipe.as_json()}
+        wanted = json.loads(json.dumps({"dense": dense, **recipe.as_json()}))  # as it is read again: lists, no tuples
         if self._read_json("recipe.json") == wanted:
             return
         self.put_aside()
