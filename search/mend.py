@@ -27,7 +27,8 @@ def mend(problems: Sequence[Problem], ready: Setup) -> list[str]:
             with ExitStack() as held:
                 folder = ready.bench.folder.trial(problem.trial)
                 held.enter_context(locked(folder.lock))
-                for path in problem.retrain:
+                # A trial with a measurement counts as finished, so that goes, too.
+                for path in (*problem.retrain, folder.path / "measurement.json"):
                     path.unlink(missing_ok=True)
                 left += _make_again(ready.store.study.trials[problem.trial], ready.bench, folder)
         elif problem.mend is not None:
