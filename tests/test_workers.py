@@ -70,12 +70,15 @@ def test_a_pool_that_is_killed_and_begun_again_ends_as_one_worker_left_alone(
         orphans = workers(pool.pid)
         pool.kill()
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans), seconds=30)
-    assert status(invoke, study, runs)["trials"]["running"] >= 1
+    assert status(invoke, study, runs)["trials"]["done"] < 10, "the pool was killed too late to show anything"
     invoke("run", study, *options)
     assert figures(status(invoke, study, runs)) == figures(status(invoke, study, alone))
     for number in range(10):
         model = Path("tiny") / "trials" / f"{number:04}" / "model.pth"
         assert equal_weights(runs / model, alone / model)
+        log = (runs / model).with_name("log.txt").read_text()
+        assert all(log.count(f"epoch {epoch},") <= 1 for epoch in (1, 2)), "an epoch on disk was trained again"
+    assert not (runs / "tiny" / "orphans").exists(), "a trial's own files were taken for another's"
 
 
 @slow
