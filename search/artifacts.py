@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _FILES = "prune_search:files"
 _DENSE_FILE = "dense_file"
-_HERE = ".shared.json"
+SHARED_FILES = ".shared.json"
 """In a trial's folder: which of the store's files were fetched or written here."""
 
 
@@ -85,19 +85,19 @@ class Shared:
         names[path.name] = name
         storage = self.store.database.storage
         self.store.database.patiently(lambda: storage.set_trial_system_attr(trial._trial_id, _FILES, names), _silently)
-        write_json(path.parent / _HERE, names)
+        write_json(path.parent / SHARED_FILES, names)
         if before is not None:
             self._remove(before)
 
     def _fetch(self, here: TrialFolder, trial: FrozenTrial) -> None:
         names: dict[str, str] = trial.system_attrs.get(_FILES, {})
-        present = read_json(here.path / _HERE) or {}
+        present = read_json(here.path / SHARED_FILES) or {}
         for file, name in names.items():
             if present.get(file) != name or not (here.path / file).exists():
                 here.path.mkdir(parents=True, exist_ok=True)
                 write_whole(here.path / file, self._read(name))
         if names:
-            write_json(here.path / _HERE, names)
+            write_json(here.path / SHARED_FILES, names)
 
     def _read(self, name: str) -> bytes:
         assert self.artifacts is not None

@@ -1,9 +1,10 @@
-"""Do a study's files and its database agree? Finds what does not, and mends it."""
+"""Do a study's files and its database agree? Finds what does not; `search.mend` mends it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from pruner.errors import InputError
 from pruner.files import read_json
 from pruner.loading import load_network
 from pruner.measure import count
-from search.artifacts import Shared
-from search.claims import Claims
+from search.artifacts import SHARED_FILES, Shared
+from search.claims import CLAIMS_TABLE, Claims
 from search.filesystem import locked
-from search.folder import StudyFolder, TrialFolder
+from search.folder import LOCK, StudyFolder
 from search.progress import Progress
 
 _CLOSE = 1e-9
@@ -32,9 +33,9 @@ class Problem:
     trial: int | None
     what: str
     remedy: str
-    """What mending does; empty: nothing can be done here."""
-    mend: Callable[[], str] | None = field(default=None, compare=False)
-    """Mends it; returns what is left to say."""
+    """What mending does (see `search.mend`); empty: nothing can be done here."""
+    mend: Callable[[], object] | None = field(default=None, compare=False)
+    """Does it, unless the trial must be made again."""
     retrain: tuple[Path, ...] | None = None
     """The damaged files, if the trial must be made again to mend it."""
 
@@ -46,34 +47,17 @@ class Problem:
 def find_problems(shared: Shared, folder: StudyFolder, progress: Progress) -> list[Problem]:
     """Read everything, change nothing. Workers may be at work meanwhile."""
     store = shared.store
-    found = _broken_database(store.database.engine)
-    if found:
-        return found
+    if broken := _broken_database(store.database.engine):
+        return broken
     trials = store.study.get_trials(deepcopy=False)
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    found: list[Problem] = []
     with progress.task("checking trials", len(done), unit="trials") as bar:
         for trial in done:
             found += _finished_trial(trial, shared, folder)
             bar.advance()
     claims = Claims(store.database.engine, store.study._study_id, "")
-    under_way = claims.all() if sqlalchemy.inspect(store.database.engine).has_table("prune_search_claims") else {}
-    for trial in trials:
-        if trial.state.is_finished() and trial._trial_id in under_way:
-            drop = _then("", lambda trial_id=trial._trial_id: claims.drop(trial_id))  # type: ignore[misc]
-            found.append(Problem(trial.number, "is finished, but still claimed by a worker", "drop the claim", drop))
-    known = {trial.number for trial in trials}
-    for path in folder.trial_folders():
-        if path.name.isdigit() and int(path.name) not in known and any(p.name != "lock" for p in path.iterdir()):
-            home = folder.trial(int(path.name))
-            aside = _then(f"moved to {home.orphans}", home.put_aside)
-            found.append(Problem(None, f"{path} belongs to no trial", f"move its files to {home.orphans}", aside))
-    for path in sorted(folder.scores_folder.glob("*.pt")):
-        if _damaged_state(path):
-            found.append(Problem(None, f"{path} is damaged", "delete it; it is computed again", _then("", path.unlink)))
-    return found + [
-        Problem(None, f"{path} was left by a process that was killed", "delete it", _then("", path.unlink))
-        for path in _leftovers(folder)
-    ]
+    return found + _stale_claims(trials, claims) + _foreign_folders(trials, folder) + _damaged_files(folder)
 
 
 def _broken_database(engine: sqlalchemy.Engine) -> list[Problem]:
@@ -95,14 +79,15 @@ def _finished_trial(trial: FrozenTrial, shared: Shared, folder: StudyFolder) -> 
     except InputError as error:
         return [Problem(trial.number, str(error), "")]
     wrong: dict[Path, str] = {}
-    for name, look in (
-        ("recipe.json", _json_reader),
-        ("plan.json", _plan_reader(trial)),
-        ("measurement.json", _measurement_reader(trial)),
-        ("model.pth", _model_reader(trial)),
-    ):
+    looks: dict[str, Callable[[Path, FrozenTrial], str]] = {
+        "recipe.json": _recipe,
+        "plan.json": _plan,
+        "measurement.json": _measurement,
+        "model.pth": _model,
+    }
+    for name, look in looks.items():
         path = here.path / name
-        reason = look(path) if path.exists() else "is missing"
+        reason = look(path, trial) if path.exists() else "is missing"
         if reason:
             wrong[path] = reason
     checkpoint = here.path / "checkpoint.pt"
@@ -115,41 +100,34 @@ def _finished_trial(trial: FrozenTrial, shared: Shared, folder: StudyFolder) -> 
     return [Problem(trial.number, what, remedy, retrain=tuple(wrong))]
 
 
-def _json_reader(path: Path) -> str:
+def _recipe(path: Path, _trial: FrozenTrial) -> str:
+    return "" if _json(path) else "is damaged"
+
+
+def _plan(path: Path, trial: FrozenTrial) -> str:
+    return _compare("MFLOPs", _json(path).get("mflops"), trial.user_attrs.get("mflops"))
+
+
+def _measurement(path: Path, trial: FrozenTrial) -> str:
+    measured = _json(path).get("measurement", {})
+    return _compare("accuracy", measured.get("accuracy"), trial.user_attrs.get("accuracy"))
+
+
+def _model(path: Path, trial: FrozenTrial) -> str:
     try:
-        return "" if isinstance(read_json(path), dict) else "is damaged"
-    except ValueError:
+        mflops, _ = count(load_network(path))
+    except InputError:
         return "is damaged"
+    return _compare("MFLOPs", mflops, trial.user_attrs.get("mflops"))
 
 
-def _plan_reader(trial: FrozenTrial) -> Callable[[Path], str]:
-    def look(path: Path) -> str:
-        if said := _json_reader(path):
-            return said
-        return _compare("MFLOPs", (read_json(path) or {}).get("mflops"), trial.user_attrs.get("mflops"))
-
-    return look
-
-
-def _measurement_reader(trial: FrozenTrial) -> Callable[[Path], str]:
-    def look(path: Path) -> str:
-        if said := _json_reader(path):
-            return said
-        measured = (read_json(path) or {}).get("measurement", {})
-        return _compare("accuracy", measured.get("accuracy"), trial.user_attrs.get("accuracy"))
-
-    return look
-
-
-def _model_reader(trial: FrozenTrial) -> Callable[[Path], str]:
-    def look(path: Path) -> str:
-        try:
-            mflops, _ = count(load_network(path))
-        except InputError:
-            return "is damaged"
-        return _compare("MFLOPs", mflops, trial.user_attrs.get("mflops"))
-
-    return look
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty if it is damaged."""
+    try:
+        value = read_json(path)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _compare(what: str, file: float | None, database: float | None) -> str:
@@ -168,21 +146,46 @@ def _damaged_state(path: Path) -> bool:
     return False
 
 
+def _stale_claims(trials: Sequence[FrozenTrial], claims: Claims) -> list[Problem]:
+    if not sqlalchemy.inspect(claims.engine).has_table(CLAIMS_TABLE):  # no worker has begun yet
+        return []
+    under_way = claims.all()
+    what, remedy = "is finished, but still claimed by a worker", "drop the claim"
+    return [
+        Problem(trial.number, what, remedy, partial(claims.drop, trial._trial_id))
+        for trial in trials
+        if trial.state.is_finished() and trial._trial_id in under_way
+    ]
+
+
+def _foreign_folders(trials: Sequence[FrozenTrial], folder: StudyFolder) -> list[Problem]:
+    known = {trial.number for trial in trials}
+    found = []
+    for path in folder.trial_folders():
+        if path.name.isdigit() and int(path.name) not in known and any(p.name != "lock" for p in path.iterdir()):
+            home = folder.trial(int(path.name))
+            remedy = f"move its files to {home.orphans}"
+            found.append(Problem(None, f"{path} belongs to no trial", remedy, home.put_aside))
+    return found
+
+
+def _damaged_files(folder: StudyFolder) -> list[Problem]:
+    damaged = [path for path in sorted(folder.scores_folder.glob("*.pt")) if _damaged_state(path)]
+    return [
+        Problem(None, f"{path} is damaged", "delete it; it is computed again", path.unlink) for path in damaged
+    ] + [
+        Problem(None, f"{path} was left by a process that was killed", "delete it", path.unlink)
+        for path in _leftovers(folder)
+    ]  # fmt: skip
+
+
 def _leftovers(folder: StudyFolder) -> list[Path]:
     """Neighbours that `pruner.files` writes before it renames them, where nobody is writing."""
     found = []
     for home in (folder.path, folder.scores_folder, folder.export, *folder.trial_folders()):
         if home.parent == folder.trials:
-            with locked(TrialFolder(home, home).lock, wait=False) as free:
+            with locked(home / LOCK, wait=False) as free:
                 if not free:
                     continue
-        found += [path for path in home.glob(".*.*") if path.is_file() and path.name != ".shared.json"]
+        found += [path for path in home.glob(".*.*") if path.is_file() and path.name != SHARED_FILES]
     return found
-
-
-def _then(said: str, action: Callable[[], object]) -> Callable[[], str]:
-    def mend() -> str:
-        action()
-        return said
-
-    return mend

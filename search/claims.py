@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sql
 
+CLAIMS_TABLE = "prune_search_claims"
 _META = sql.MetaData()
 _CLAIMS = sql.Table(
-    "prune_search_claims",
+    CLAIMS_TABLE,
     _META,
     sql.Column("trial_id", sql.Integer, primary_key=True, autoincrement=False),
     sql.Column("study_id", sql.Integer, nullable=False, index=True),

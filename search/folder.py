@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does w
     from pruner.measure import Measurement
 
 
+LOCK = "lock"
+"""The name of the lock in a trial's folder."""
+
+
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
     """Where one study's files are: `runs/<study>/`."""
@@ -111,7 +115,7 @@ class TrialFolder:
     @property
     def lock(self) -> Path:
         """Held (see `search.filesystem`) by the process that works on the trial."""
-        return self.path / "lock"
+        return self.path / LOCK
 
     def log(self, text: str) -> None:
         """Add a line, with the time, to the trial's log."""

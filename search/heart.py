@@ -52,8 +52,7 @@ class Heart(threading.Thread):
 
     def check_budget(self, claims: Claims) -> None:
         """Raises BudgetSpent if the study has had its hours or its score, as its database says now."""
-        seconds, best = claims.work(longest_gap=3 * self._interval)
-        self._spent = spent(self._spec, seconds, best)
+        self._spent = spent(self._spec, *claims.work(longest_gap=3 * self._interval))
         if self._spent:
             raise BudgetSpent(self._spent)
 
@@ -76,8 +75,7 @@ class Heart(threading.Thread):
             with self._lock:
                 self._lost = self._held == held  # it may have been finished meanwhile
         self.observer.look(self._claims.all())
-        seconds, best = self._claims.work(longest_gap=3 * self._interval)
-        self._spent = spent(self._spec, seconds, best)
+        self._spent = spent(self._spec, *self._claims.work(longest_gap=3 * self._interval))
 
 
 def spent(spec: StudySpec, seconds: float, best: float | None) -> str:
