@@ -15,9 +15,10 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from pruner.count import count_of
 from pruner.errors import InputError
 from pruner.importance import Scores, dependency_graph
-from pruner.mobilenet import GROUPS, Group, classes, count_of, widths
+from pruner.mobilenet import GROUPS, Group, classes, widths
 from pruner.recipe import Prune, check_cut
 
 

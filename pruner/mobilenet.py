@@ -21,8 +21,8 @@ from pruner.errors import InputError
 GRADER_RESOLUTION = 224
 """Pixels a side at which the course's grader looks and counts."""
 
-_BLOCKS_BY_STAGE = (1, 2, 3, 4, 3, 3, 1)
-_STRIDE_BY_STAGE = (1, 2, 2, 2, 1, 2, 1)
+BLOCKS_BY_STAGE = (1, 2, 3, 4, 3, 3, 1)
+STRIDE_BY_STAGE = (1, 2, 2, 2, 1, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Group:
 def _groups() -> tuple[Group, ...]:
     found: list[Group] = []
     block = 1
-    for number, count in enumerate(_BLOCKS_BY_STAGE, start=1):
+    for number, count in enumerate(BLOCKS_BY_STAGE, start=1):
         stage = f"stage{number}"
         blocks = [f"features.{block + i}" for i in range(count)]
         for i, name in enumerate(blocks):
@@ -68,38 +68,6 @@ GROUPS = _groups()
 def widths(model: nn.Module) -> dict[str, int]:
     """Group name -> its number of channels in this network."""
     return {group.name: _conv(model, group.root).out_channels for group in GROUPS}
-
-
-def count_of(widths: Mapping[str, int], class_count: int) -> tuple[float, int]:
-    """(millions of operations at 224 px, parameters) of the MobileNetV2 with these widths, without building it.
-
-    What `pruner.measure.count` counts on the network itself: per output element of a convolution its multiply-adds,
-    2 for BatchNorm and 1 for ReLU6; the classifier's multiply-adds and biases.
-    """
-    operations = params = 0
-
-    def layer(inputs: int, outputs: int, kernel: int, side: int, *, activated: bool = True) -> int:
-        nonlocal operations, params
-        weights = inputs * outputs * kernel * kernel
-        operations += (weights + (3 if activated else 2) * outputs) * side * side
-        params += weights + 2 * outputs
-        return outputs
-
-    side, block = GRADER_RESOLUTION // 2, 1
-    channels = layer(3, widths["stage1.hidden.1"], 3, side)
-    for number, (blocks, stride) in enumerate(zip(_BLOCKS_BY_STAGE, _STRIDE_BY_STAGE, strict=True), start=1):
-        for place in range(blocks):
-            hidden = widths[f"stage{number}.hidden.{block}"]
-            if number > 1:
-                layer(channels, hidden, 1, side)
-            if place == 0:
-                side //= stride
-            layer(1, hidden, 3, side)  # depthwise
-            channels = layer(hidden, widths[f"stage{number}.output"], 1, side, activated=False)
-            block += 1
-    channels = layer(channels, widths["head"], 1, side)
-    classifier = (channels + 1) * class_count
-    return (operations + classifier) / 1e6, params + classifier
 
 
 def classes(model: nn.Module) -> int:
