@@ -1,11 +1,16 @@
-"""Operations and parameters of a MobileNetV2 layer by layer, from its widths alone."""
+"""Operations and parameters of a MobileNetV2 layer by layer, from its widths alone: no torch in here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pruner.mobilenet import BLOCKS_BY_STAGE, GRADER_RESOLUTION, STRIDE_BY_STAGE
+GRADER_RESOLUTION = 224
+"""Pixels a side at which the course's grader looks and counts."""
+
+BLOCKS_BY_STAGE = (1, 2, 3, 4, 3, 3, 1)
+"""How many bottleneck blocks each of MobileNetV2's seven stages has."""
+_STRIDE_BY_STAGE = (1, 2, 2, 2, 1, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ def layers(widths: Mapping[str, int], class_count: int) -> list[Layer]:
 
     side, block = GRADER_RESOLUTION // 2, 1
     channels = add("features.0", "stem", 3, widths["stage1.hidden.1"], 3)
-    for number, (blocks, stride) in enumerate(zip(BLOCKS_BY_STAGE, STRIDE_BY_STAGE, strict=True), start=1):
+    for number, (blocks, stride) in enumerate(zip(BLOCKS_BY_STAGE, _STRIDE_BY_STAGE, strict=True), start=1):
         stage = f"stage{number}"
         for place in range(blocks):
             name, hidden, step = f"features.{block}.conv", widths[f"{stage}.hidden.{block}"], 0

@@ -93,9 +93,7 @@ def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> 
     """
     from torchvision.datasets import CIFAR10
 
-    root = root or Path(os.environ.get("CIFAR10_ROOT") or "~/.cache/prune-search/cifar10").expanduser()
-    if (root / "data_batch_1").is_file():  # the inner folder was given
-        root = root.parent
+    root = cifar10_folder(root)
     try:
         learn = _as_split(CIFAR10(root, train=True, download=True))
         test = _as_split(CIFAR10(root, train=False, download=False))
@@ -107,6 +105,12 @@ def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> 
         ) from error
     train, held = _hold_out(learn, holdout, 10, seed)
     return Dataset("cifar10", 10, train, held, test, mirrors=True)
+
+
+def cifar10_folder(root: Path | None = None) -> Path:
+    """The folder with `cifar-10-batches-py`: the one given (or its inner one), CIFAR10_ROOT, or a cache folder."""
+    root = root or Path(os.environ.get("CIFAR10_ROOT") or "~/.cache/prune-search/cifar10").expanduser()
+    return root.parent if (root / "data_batch_1").is_file() else root
 
 
 def _as_split(source: object) -> Split:

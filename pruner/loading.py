@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.ops.misc import Conv2dNormActivation, ConvNormActivation
 
@@ -45,12 +47,14 @@ def load_dense(path: Path, class_count: int) -> MobileNetV2:
 
 
 def load_network(path: Path) -> MobileNetV2:
-    """A MobileNetV2 from a whole pickled module or a state_dict, on the CPU, in eval mode, without running any of
-    the file's code: a file that holds anything else than tensors and stock layers is refused by naming it.
+    """A MobileNetV2 from a whole pickled module, a state_dict, or safetensors; on the CPU, in eval mode.
+
+    None of the file's code is run: a file that holds anything else than tensors and stock layers is refused by naming
+    it.
 
     Raises InputError.
     """
-    loaded = _unpickle(path)
+    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
     if isinstance(loaded, dict):
         for key in ("state_dict", "model"):
             if isinstance(loaded.get(key), dict):
@@ -72,9 +76,21 @@ def _check_runs(model: nn.Module, source: str) -> None:
         raise InputError(f"{source}: its layers do not fit together ({detail})") from error
 
 
-def _unpickle(path: Path) -> object:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    _check_there(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({str(error).splitlines()[0]})") from error
+
+
+def _check_there(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .pth with a MobileNetV2 or its state_dict")
+
+
+def _unpickle(path: Path) -> object:
+    _check_there(path)
     try:
         with torch.serialization.safe_globals(_STOCK_CLASSES):
             return torch.load(path, map_location="cpu", weights_only=True)

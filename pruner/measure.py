@@ -10,8 +10,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from pruner.count import GRADER_RESOLUTION
 from pruner.data import Split, eval_batches
-from pruner.mobilenet import GRADER_RESOLUTION
 
 GRADER_BATCH = 64
 """The course's loader drops its last batch of fewer images: of 10,000 it sees 9,984."""

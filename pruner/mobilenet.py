@@ -16,13 +16,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNet_V2_Weights, MobileNetV2
 
+from pruner.count import BLOCKS_BY_STAGE
 from pruner.errors import InputError
-
-GRADER_RESOLUTION = 224
-"""Pixels a side at which the course's grader looks and counts."""
-
-BLOCKS_BY_STAGE = (1, 2, 3, 4, 3, 3, 1)
-STRIDE_BY_STAGE = (1, 2, 2, 2, 1, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
