@@ -15,10 +15,11 @@ from pruner.data import Dataset, Split, load
 from pruner.importance import NEED_IMAGES, Scores, score_channels
 from pruner.loading import load_dense
 from pruner.seeds import mix
-from search.dense import dense_file
+from search.dense import dense_file, measure_dense
 from search.filesystem import locked
 from search.folder import StudyFolder
 from search.progress import Progress
+from search.results import Dense
 from search.study_file import StudySpec
 
 
@@ -36,6 +37,7 @@ class Bench:
     """Where that network was read from."""
     key: str
     """Stands for the dense network's weights."""
+    dense_figures: Dense
     progress: Progress
     _scores: dict[str, Scores] = field(default_factory=dict)
 
@@ -79,7 +81,9 @@ def open_bench(spec: StudySpec, folder: StudyFolder, data: Dataset, base: Path |
     """
     path = dense_file(spec, data, folder, base, progress)
     dense = load_dense(path, data.classes)
-    return Bench(spec, folder, data, dense, path, weights_key(dense), progress)
+    key = weights_key(dense)
+    figures = measure_dense(dense, key, spec, data, folder, progress)
+    return Bench(spec, folder, data, dense, path, key, figures, progress)
 
 
 def calibration(train: Split, count: int, seed: int) -> Split:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
-from dataclasses import asdict
-from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from search.cli_options import (
-    artifacts_option,
-    data_root_option,
-    json_option,
-    machine_options,
-    open_files,
-    options,
-    print_grade,
-    runs_option,
-    storage_option,
-    study_argument,
-)
-from search.cli_run import base, run, worker
-from search.options import Options
+from search.cli_run import base, run, serve, worker
+from search.cli_show import check, dashboard, plot, status
+from search.cli_take import compare, export, score, submit
 
 _TRY_AGAIN = 75
 """The exit status when something outside is at fault that may pass (EX_TEMPFAIL)."""
@@ -40,146 +26,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", "name", type=click.Choice(["cifar10", "digits"]), default="cifar10", show_default=True)
-@data_root_option
-@click.option("--resolution", type=click.IntRange(min=8), default=224, show_default=True, help="Pixels a side.")
-@machine_options
-@json_option
-def score(
-    model: Path, name: str, data_root: Path | None, resolution: int, threads: int, device: str, as_json: bool
-) -> None:
-    """Grade MODEL (a .pth) as the course does: operations, accuracy on the test images, score.
-
-    The file is loaded without running any code in it; anything but a MobileNetV2 is refused.
-    """
-    from pruner.data import load
-    from pruner.loading import load_network
-    from pruner.machine import prepare
-    from search.grade import grade
-    from search.progress import Terminal
-    from search.score import ScoreRule
-
-    chosen = prepare(threads, device)
-    load_network(model)  # a bad file is told before the data set is read
-    data = load(name, data_root).to(chosen)
-    result = asdict(grade(model, data, ScoreRule(), resolution, chosen, Terminal()))
-    if as_json:
-        click.echo(json.dumps(result))
-    else:
-        print_grade(result)
-
-
-@cli.command()
-@study_argument
-@runs_option
-@storage_option
-@json_option
-def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
-    """Show how far STUDY has come: its trials by state, the best, a line for each trial."""
-    from search.results import best, describe, headline, records, summary
-    from search.storage import load_study
-
-    spec, folder = open_files(study, runs)
-    found = records(load_study(spec, folder, storage).study)
-    if as_json:
-        click.echo(json.dumps({"study": spec.name, **summary(found), "records": [asdict(r) for r in found]}))
-        return
-    for r in found:
-        click.echo(describe(r, is_best=r == best(found)))
-    click.echo(headline(found))
-
-
-@cli.command()
-@study_argument
-@runs_option
-@storage_option
-def plot(study: Path, runs: Path, storage: str | None) -> None:
-    """Draw STUDY's report, one HTML file: Pareto front with lines of equal score, history, what matters."""
-    from search.deliver import write_report
-    from search.storage import load_study
-
-    spec, folder = open_files(study, runs)
-    write_report(load_study(spec, folder, storage).study, spec, folder)
-    click.echo(f"Report:  {folder.report}")
-
-
-@cli.command()
-@study_argument
-@click.option("--trial", type=click.IntRange(min=0), help="Which trial (default: the best by score).")
-@click.option("--out", type=click.Path(path_type=Path), help="The file to write (default: in the study's folder).")
-@runs_option
-@storage_option
-@artifacts_option
-@json_option
-def export(
-    study: Path,
-    trial: int | None,
-    out: Path | None,
-    runs: Path,
-    storage: str | None,
-    artifacts: str | None,
-    as_json: bool,
-) -> None:
-    """Write a trial's pruned network as one .pth of stock classes, as the course wants it."""
-    from search.artifacts import Shared, artifact_store
-    from search.deliver import export_trial
-    from search.storage import load_study
-
-    spec, folder = open_files(study, runs)
-    shared = Shared(load_study(spec, folder, storage), *artifact_store(artifacts))
-    number, path = export_trial(shared, spec, folder, trial, out)
-    if as_json:
-        click.echo(json.dumps({"trial": number, "file": str(path), "size_bytes": path.stat().st_size}))
-    else:
-        click.echo(f"Network: {path} (trial {number}, {path.stat().st_size:,} bytes)")
-
-
-@cli.command()
-@study_argument
-@options
-@click.option("--mend", "mending", is_flag=True, help="Do what the list says would be done.")
-@json_option
-def check(study: Path, options: Options, mending: bool, as_json: bool) -> None:
-    """Verify STUDY: every finished trial has its files, every file its trial, and both say the same.
-
-    Lists what does not agree and what --mend would do about it; a trial whose files are lost is made again from its
-    last checkpoint. Exits with 1 if something is left to mend.
-    """
-    from search.artifacts import Shared, artifact_store
-    from search.check import find_problems
-    from search.progress import Terminal
-    from search.storage import load_study
-
-    spec, folder = open_files(study, options.runs)
-    shared = Shared(load_study(spec, folder, options.storage), *artifact_store(options.artifacts))
-    problems = find_problems(shared, folder, Terminal())
-    left = [problem.what for problem in problems]
-    if problems and mending:
-        from search.mend import mend
-        from search.setup import set_up
-
-        left = mend(problems, set_up(spec, folder, options, Terminal()))
-    if as_json:
-        click.echo(json.dumps({"problems": [problem.as_json() for problem in problems], "left": left}))
-    else:
-        for problem in problems:
-            where = "" if problem.trial is None else f"trial {problem.trial}: "
-            click.echo(f"{where}{problem.what}  ->  {problem.remedy or 'cannot be mended here'}")
-        if problems and not mending:
-            click.echo(f"{len(problems)} to mend; give the command again with --mend.")
-        elif problems:
-            click.echo(f"{len(problems) - len(left)} of {len(problems)} mended.")
-            for line in left:
-                click.echo(f"Left: {line}")
-        else:
-            click.echo("The study is in order.")
-    if left:
-        sys.exit(1)
-
-
-for command in (run, worker, base):
+for command in (run, serve, worker, base, status, plot, dashboard, check, export, submit, score, compare):
     cli.add_command(command)
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from search.options import Options
+from search.options import Options, Web
 
 if TYPE_CHECKING:
+    from search.artifacts import Shared
     from search.folder import StudyFolder
     from search.study_file import StudySpec
 
@@ -36,6 +37,14 @@ data_root_option = click.option(
     "--data-root", type=click.Path(path_type=Path),
     help="Folder with cifar-10-batches-py (default: CIFAR10_ROOT, then a cache folder; downloaded where absent).",
 )  # fmt: skip
+data_option = click.option(
+    "--data", "name", type=click.Choice(["cifar10", "digits"]), default="cifar10", show_default=True,
+    help="Whose test images.",
+)  # fmt: skip
+resolution_option = click.option(
+    "--resolution", type=click.IntRange(min=8), default=224, show_default=True, help="Pixels a side."
+)
+trial_option = click.option("--trial", type=click.IntRange(min=0), help="Which trial (default: the best by score).")
 base_option = click.option("--base", type=click.Path(path_type=Path), help="A finished dense network (.pth) to prune.")
 
 
@@ -64,6 +73,40 @@ def options(function: Callable[..., None]) -> Callable[..., None]:
     for decorate in (grace, machine_options, artifacts_option, storage_option, runs_option, data_root_option):
         packed = decorate(packed)
     return base_option(packed)
+
+
+def web_options(function: Callable[..., None]) -> Callable[..., None]:
+    """All options of a command that shows the dashboard, handed over as one `Web`."""
+    names = ("host", "port", "password_file", "read_only")
+
+    @functools.wraps(function)
+    def packed(**values: Any) -> None:
+        function(web=Web(**{name: values.pop(name) for name in names}), **values)
+
+    for decorate in (
+        click.option("--read-only", is_flag=True, help="Refuse every request that would change something."),
+        click.option(
+            "--password-file", type=click.Path(path_type=Path),
+            help="File with the password that browsers must give (with any user name); or set PRUNE_SEARCH_PASSWORD.",
+        ),
+        click.option(
+            "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free."
+        ),
+        click.option(
+            "--host", default="127.0.0.1", show_default=True,
+            help="Address to listen on; another than this machine's own needs a password.",
+        ),
+    ):  # fmt: skip
+        packed = decorate(packed)
+    return packed
+
+
+def open_shared(spec: StudySpec, folder: StudyFolder, storage: str | None, artifacts: str | None) -> Shared:
+    """A study that has begun, to read from, with its files. Raises InputError."""
+    from search.artifacts import Shared, artifact_store
+    from search.storage import load_study
+
+    return Shared(load_study(spec, folder, storage), *artifact_store(artifacts))
 
 
 def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:

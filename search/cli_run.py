@@ -1,10 +1,10 @@
-"""The commands that compute: `run`, `worker`, `base`."""
+"""The commands that compute: `run`, `serve`, `worker`, `base`."""
 
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,9 @@ from search.cli_options import (
     print_grade,
     runs_option,
     study_argument,
+    web_options,
 )
-from search.options import Options
+from search.options import Options, Web
 
 if TYPE_CHECKING:
     from search.pool import Launcher
@@ -50,8 +51,39 @@ def run(
     """
     if where == "here" and (address or gpus_per_worker):
         raise click.UsageError("--address and --gpus-per-worker are for --on ray")
+    _run(study, Workers(workers, where, address, gpus_per_worker), options, None, as_json)
+
+
+@click.command()
+@study_argument
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default="one a core, or GPU")
+@web_options
+@options
+@json_option
+def serve(study: Path, workers: int, web: Web, options: Options, as_json: bool) -> None:
+    """Run STUDY and show it in the browser meanwhile, until its budget is spent or Ctrl-C.
+
+    It is `run` and `dashboard` in one. The dashboard listens on this machine only; for others see `prune-search
+    dashboard --help`.
+    """
+    _run(study, Workers(workers), options, web, as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many workers, and where."""
+
+    count: int
+    """0: one a core, or GPU."""
+    where: str = "here"
+    address: str | None = None
+    gpus: float = 0.0
+
+
+def _run(study: Path, workers: Workers, options: Options, web: Web | None, as_json: bool) -> None:
+    """Set up, have the trials run, deliver; with the dashboard beside if `web` says where."""
     spec, folder = open_files(study, options.runs)
-    if where == "here" and workers != 1:
+    if workers.where == "here" and (workers.count != 1 or web):
         from search.local import begin_server
 
         begin_server()  # it loads torch while this process does
@@ -62,8 +94,14 @@ def run(
 
     terminal = Terminal()
     ready = set_up(spec, folder, options, terminal)
-    _work(ready, workers, where, address, gpus_per_worker, options, terminal)
-    result = finish(ready.shared, spec, folder, ready.bench.data, terminal)
+    with ExitStack() as beside:
+        if web:
+            from search.web.dashboard import dashboard
+
+            address = beside.enter_context(dashboard(ready.shared, spec, folder, study, web))
+            terminal.line(f"Dashboard: {address}")
+        _work(ready, workers, options, terminal, alone=web is None)
+        result = finish(ready.shared, study, spec, folder, ready.bench.data, terminal)
     if as_json:
         click.echo(json.dumps(result))
         return
@@ -74,10 +112,8 @@ def run(
     click.echo(f"Report:  {folder.report}")
 
 
-def _work(
-    ready: Setup, workers: int, where: str, address: str | None, gpus: float, options: Options, terminal: Terminal
-) -> None:
-    """Have the trials run, in this process or by a pool."""
+def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool) -> None:
+    """Have the trials run, by a pool; a single worker may be this process if that is `alone`, with nothing beside."""
     import torch
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
@@ -95,8 +131,9 @@ def _work(
     left = None if total is None else total - sum(r.state not in ("running", "waiting") for r in found)
     if left == 0:
         return
-    on_gpu = options.device in ("auto", "cuda") and where == "here"
-    count = workers or default_workers(spec, left, torch.cuda.device_count() if on_gpu else 0)
+    here = workers.where == "here"
+    on_gpu = options.device in ("auto", "cuda") and here
+    count = workers.count or default_workers(spec, left, torch.cuda.device_count() if on_gpu else 0)
     lag = spec.sampler.lag
     if count > lag > 0 and spec.sampler.name not in ("random", "grid"):
         terminal.line(
@@ -104,11 +141,11 @@ def _work(
             "wait; a study with a larger lag, or 0, would use them."
         )
     launching: AbstractContextManager[Launcher]
-    if where == "ray":
+    if not here:
         from search.cluster import on_ray
 
-        launching = on_ray(spec, options, count, gpus, address)
-    elif count == 1:
+        launching = on_ray(spec, options, count, workers.gpus, workers.address)
+    elif count == 1 and alone:
         terminal.line(f"End: {work(ready.store, ready.bench, ready.shared, options.grace)}.")
         return
     else:

@@ -111,6 +111,14 @@ class Database:
                     say("The database is back.")
                 return result
 
+    def storage_for_threads(self) -> RDBStorage:
+        """The same database for a server with threads: as many connections as they ask for, none under the lock."""
+        options = {key: value for key, value in self._engine_options().items() if key == "connect_args"}
+        storage = RDBStorage(self.url.render_as_string(hide_password=False), {**options, "pool_pre_ping": True})
+        if self.on_one_machine:
+            _begin_immediately(storage.engine)
+        return storage
+
     def another_engine(self) -> sqlalchemy.Engine:
         """For another thread, or for a last word while this one's connection is in use. Keeps no connection open."""
         options = {key: value for key, value in self._engine_options().items() if key == "connect_args"}

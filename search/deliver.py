@@ -1,60 +1,121 @@
-"""What follows the last trial: the report, the exported network, its grade on the test images."""
+"""What leaves a study: the report, and a trial's network in the forms its users need, with its card."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from pruner.data import Dataset
 from pruner.errors import InputError
-from pruner.export import export_module
 from pruner.files import read_json, write_json, write_whole
+from pruner.formats import Exported, export
+from pruner.latency import Latency, latency
 from pruner.loading import load_network
 from search.artifacts import Shared
-from search.folder import StudyFolder
-from search.grade import grade
-from search.plots import report
+from search.bench import weights_key
+from search.card import card_markdown, make_card
+from search.folder import StudyFolder, TrialFolder
+from search.grade import Grade, grade
 from search.progress import Progress
-from search.results import best, finished, importances, records, summary
+from search.report import write_report
+from search.results import best, finished, record, records, summary
+from search.storage import dense_of
 from search.study_file import StudySpec
 
 
-def finish(shared: Shared, spec: StudySpec, folder: StudyFolder, data: Dataset, progress: Progress) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A network that was written."""
+
+    trial: int
+    files: list[Exported]
+    card: dict[str, Any]
+    card_file: Path
+    """JSON; the Markdown lies beside it."""
+
+
+def finish(
+    shared: Shared, study_file: Path, spec: StudySpec, folder: StudyFolder, data: Dataset, progress: Progress
+) -> dict[str, Any]:
     """Write the report, export the best network and grade it, once, on the test images.
 
     Returns the study's summary; if there is a best trial, with `file` (the network) and `test` (its grade).
     """
     study = shared.store.study
-    write_report(study, spec, folder)
+    write_report(study, spec, folder.report)
     result = summary(records(study))
     if result["best"] is None:
         return result
-    _, path = export_trial(shared, spec, folder)
-    kept = path.with_suffix(".json")
-    graded = read_json(kept)
-    if graded is None:
-        device = data.test.images.device
-        graded = asdict(grade(path, data, spec.score, spec.data.resolution, device, progress))
-        write_json(kept, graded)
-    return {**result, "file": str(path), "test": graded}
+    done = deliver(shared, study_file, spec, folder, data=data, progress=progress)
+    return {**result, "file": str(done.files[0].file), "test": done.card["test"], "card": str(done.card_file)}
 
 
-def write_report(study: Study, spec: StudySpec, folder: StudyFolder) -> None:
-    """Draw the study as it stands."""
-    write_whole(folder.report, report(spec, records(study), importances(study)).encode())
+def deliver(
+    shared: Shared,
+    study_file: Path,
+    spec: StudySpec,
+    folder: StudyFolder,
+    *,
+    number: int | None = None,
+    formats: Sequence[str] = ("pth",),
+    out: Path | None = None,
+    data: Dataset | None,
+    progress: Progress,
+) -> Delivery:
+    """Write a finished trial's network, the best one's if none is named, and its card into the folder `out`.
 
-
-def export_trial(
-    shared: Shared, spec: StudySpec, folder: StudyFolder, number: int | None = None, out: Path | None = None
-) -> tuple[int, Path]:
-    """Write a finished trial's network, the best one's if none is named; returns (trial, file).
+    `data`: to grade it on the test images, if that has not been done; None: it is not graded now.
 
     Raises InputError if there is no such trial, or its files are out of reach.
     """
-    study = shared.store.study
+    trial = find_trial(shared.store.study, spec, number)
+    files = trial_files(shared, spec, folder, trial)
+    out = out or folder.export
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: is not a folder that can be written to ({error.strerror})") from error
+    stem, model = out / f"mobilenet-{trial.number}", load_network(files.model)
+    plan = files.plan()
+    assert plan is not None  # a finished trial has one
+    written = []
+    with progress.task(f"exporting trial {trial.number}", len(formats), unit="formats") as bar:
+        for format in formats:
+            bar.say(f"exporting {format}")
+            written.append(export(model, stem, format, plan=plan.as_json(), resolution=spec.data.resolution))
+            bar.advance()
+    card_file, key = stem.with_suffix(".json"), weights_key(model)
+    before = read_json(card_file) or {}
+    before = before if before.get("weights") == key else {}
+    test = Grade(**before["test"]) if before.get("test") else None
+    if test is None and data is not None:
+        test = grade(files.model, data, spec.score, spec.data.resolution, data.test.images.device, progress)
+    backends = ["torch", *(["onnxruntime"] if "onnx" in formats else [])]
+    kept = [Exported(**{**file, "file": out / file["file"]}) for file in before.get("files", ())]
+    card = make_card(
+        spec=spec,
+        record=record(trial),
+        recipe=json.loads((files.path / "recipe.json").read_text()),
+        dense=dense_of(shared.store.study),
+        weights=key,
+        test=test,
+        latencies=[_latency(model, spec, backend) for backend in backends],
+        files=written + [file for file in kept if file.format not in formats and file.file.exists()],
+        command=f"prune-search run {study_file} && prune-search export {study_file} --trial {trial.number}",
+    )
+    write_json(card_file, card)
+    write_whole(stem.with_suffix(".md"), card_markdown(card).encode())
+    return Delivery(trial.number, written, card, card_file)
+
+
+def find_trial(study: Study, spec: StudySpec, number: int | None) -> FrozenTrial:
+    """A finished trial; the best one if none is named. Raises InputError if there is none."""
     found = records(study)
     if number is None:
         top = best(found)
@@ -63,13 +124,19 @@ def export_trial(
         number = top.number
     elif number not in {r.number for r in finished(found)}:
         raise InputError(f"study {spec.name}: trial {number} is not finished; see prune-search status")
-    path = out or folder.export / f"mobilenet-{number}.pth"
-    trial = next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+    return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+
+
+def trial_files(shared: Shared, spec: StudySpec, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder:
+    """A finished trial's files, fetched if they are elsewhere. Raises InputError if they are out of reach."""
     files = shared.finished_folder(folder, trial)
     if files is None:
         raise InputError(
-            f"study {spec.name}: the files of trial {number} are not here (its worker was "
+            f"study {spec.name}: the files of trial {trial.number} are not here (its worker was "
             f"{trial.user_attrs.get('worker', 'unknown')}); give that machine's --runs, or the study's --artifacts"
         )
-    export_module(load_network(files.model), path)
-    return number, path
+    return files
+
+
+def _latency(model: Any, spec: StudySpec, backend: Any) -> Latency:
+    return latency(model, resolution=spec.data.resolution, threads=spec.latency.threads, backend=backend)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from copy import deepcopy
 from pathlib import Path
 
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.checkpoint import load_state, save_state
+from pruner.count import count_of
 from pruner.data import Dataset
 from pruner.export import export_module
+from pruner.files import read_json, write_json
 from pruner.fine_tune import epoch_images, fine_tune
 from pruner.loading import load_network
 from pruner.measure import accuracy, evaluate
-from pruner.mobilenet import fresh, imagenet, with_new_classifier
+from pruner.mobilenet import fresh, imagenet, widths, with_new_classifier
 from search.filesystem import locked
 from search.folder import StudyFolder
 from search.progress import Progress
+from search.results import Dense
 from search.study_file import StudySpec
 
 
@@ -40,8 +44,11 @@ def trained_file(spec: StudySpec, folder: StudyFolder) -> Path:
         "data": spec.data.model_dump(mode="json", exclude={"root"}),
         "seed": spec.seed,
     }
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
-    return folder.dense / f"{spec.data.name}-{key}.pth"
+    return folder.dense / f"{spec.data.name}-{_digest(settings)}.pth"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def dense_file(spec: StudySpec, data: Dataset, folder: StudyFolder, option: Path | None, progress: Progress) -> Path:
@@ -59,6 +66,27 @@ def train_dense(spec: StudySpec, data: Dataset, folder: StudyFolder, progress: P
         if not path.exists():
             _train(spec, data, path, progress)
     return path
+
+
+def measure_dense(
+    model: MobileNetV2, key: str, spec: StudySpec, data: Dataset, folder: StudyFolder, progress: Progress
+) -> Dense:
+    """What the dense network has on the holdout; found once for a network and its data, then read from disk.
+
+    `key` stands for the network's weights.
+    """
+    about = {"data": spec.data.model_dump(mode="json", exclude={"root"}), "seed": spec.seed}
+    path = folder.dense / f"{data.name}-{key}-{_digest(about)}.json"
+    with locked(path.with_suffix(".lock")):
+        if not path.exists():
+            copy = deepcopy(model).to(data.holdout.images.device)
+            with progress.task("dense network, holdout", len(data.holdout)) as bar:
+                right = evaluate(copy, data.holdout, resolution=spec.data.resolution, on_images=bar.advance)
+            write_json(path, {"accuracy": accuracy(right)})
+            progress.line(f"Dense network: {accuracy(right):.2%} of the holdout.")
+        kept: dict[str, float] = read_json(path) or {}
+    mflops, params = count_of(widths(model), data.classes)
+    return Dense(mflops=mflops, params=params, accuracy=kept["accuracy"], classes=data.classes, widths=widths(model))
 
 
 def _train(spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> None:
@@ -79,9 +107,6 @@ def _train(spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> No
                 f"training images, {epoch.images / epoch.seconds:.0f} images/s"
             )
             bar.say(f"{title}, epoch {epoch.number + 1}/{tune.epochs}")
-    with progress.task(f"{title}, holdout", len(data.holdout)) as bar:
-        right = evaluate(model, data.holdout, resolution=spec.data.resolution, on_images=bar.advance)
-    progress.line(f"{title}: {accuracy(right):.2%} of the holdout")
     export_module(model, path)
     kept.unlink(missing_ok=True)
 

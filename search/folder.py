@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does w
     from torch import nn
 
     from pruner.channels import ChannelPlan
+    from pruner.latency import Latency
     from pruner.measure import Measurement
 
 
@@ -169,16 +170,32 @@ class TrialFolder:
         self._keep_json("plan.json", plan.as_json())
         return plan
 
+    def latency(self) -> Latency | None:
+        from pruner.latency import Latency
+
+        data = self._read_json("latency.json")
+        try:
+            return Latency(**data) if data else None
+        except TypeError:
+            raise self._damaged("latency.json") from None
+
+    def keep_latency(self, latency: Latency) -> Latency:
+        self._keep_json("latency.json", asdict(latency))
+        return latency
+
     def checkpoint(self) -> dict[str, Any] | None:
-        """The last epoch's: `training` (for `fine_tune`) and `history` (a dict for every epoch so far)."""
+        """The last epoch's: `training` (for `fine_tune`), `history` (a dict for every epoch so far), and `before`
+        (`accuracy` before training and the `seconds` that took to find, or None)."""
         from pruner.checkpoint import load_state
 
         return load_state(self.path / "checkpoint.pt")
 
-    def keep_checkpoint(self, training: dict[str, Any], history: list[dict[str, float]]) -> None:
+    def keep_checkpoint(
+        self, training: dict[str, Any], history: list[dict[str, float]], before: dict[str, float] | None
+    ) -> None:
         from pruner.checkpoint import save_state
 
-        save_state(self.path / "checkpoint.pt", {"training": training, "history": history})
+        save_state(self.path / "checkpoint.pt", {"training": training, "history": history, "before": before})
         self.on_kept(self.path / "checkpoint.pt")
 
     def keep_model(self, model: nn.Module) -> None:
@@ -189,22 +206,28 @@ class TrialFolder:
         self.on_kept(self.model)
 
     def result(self) -> dict[str, Any] | None:
-        """What `keep_result` wrote: `measurement`, `seconds` and `history`; None before the trial is finished."""
+        """What `keep_result` wrote: `measurement`, `seconds`, `history`, `before`; None if the trial isn't finished."""
         from pruner.measure import Measurement
 
         data = self._read_json("measurement.json")
         try:
-            return {**data, "measurement": Measurement(**data["measurement"])} if data else None
+            return {"before": None, **data, "measurement": Measurement(**data["measurement"])} if data else None
         except (KeyError, TypeError):
             raise self._damaged("measurement.json") from None
 
-    def keep_result(self, measurement: Measurement, seconds: dict[str, float], history: list[dict[str, float]]) -> None:
+    def keep_result(
+        self,
+        measurement: Measurement,
+        seconds: dict[str, float],
+        history: list[dict[str, float]],
+        before: float | None,
+    ) -> None:
         """The last file of a trial to be written: once it is there, the trial is finished.
 
         `seconds`: `total` over all runs of the trial, of which `training` and `evaluation`. `history`: a dict for
-        every epoch.
+        every epoch. `before`: accuracy on the watched images before training.
         """
-        value = {"measurement": asdict(measurement), "seconds": seconds, "history": history}
+        value = {"measurement": asdict(measurement), "seconds": seconds, "history": history, "before": before}
         self._keep_json("measurement.json", value)
 
     def take_over(self, twin: TrialFolder) -> None:
@@ -215,4 +238,4 @@ class TrialFolder:
         result = twin.result()
         assert result is not None  # a twin is a finished trial
         nothing = {"total": 0.0, "training": 0.0, "evaluation": 0.0}
-        self.keep_result(result["measurement"], nothing, result["history"])
+        self.keep_result(result["measurement"], nothing, result["history"], result["before"])

@@ -10,6 +10,7 @@ import torch
 from optuna.trial import FrozenTrial
 
 from pruner.channels import ChannelPlan
+from pruner.latency import Latency
 from search.bench import Bench
 from search.check import Problem
 from search.filesystem import locked
@@ -60,7 +61,13 @@ class _Silent:
     def planned(self, plan: ChannelPlan, fingerprint: str) -> None:
         return None
 
+    def timed(self, latency: Latency) -> None:
+        pass
+
     def images(self, count: int) -> None:
+        pass
+
+    def learned(self, before: float | None, curve: Sequence[float]) -> None:
         pass
 
     def epoch(self, number: int, mflops: float, holdout: float | None) -> None:

@@ -13,6 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.stopping import ENDED_EARLY
 
+CURVE, WIDTHS = "prune_search:curve", "prune_search:widths"
+"""Names of a trial's attributes that only this program reads."""
 STATES = ("done", "stopped", "skipped", "failed", "running", "waiting")
 
 
@@ -29,10 +31,18 @@ class Record:
     params: int | None
     accuracy: float | None
     """On the holdout."""
+    accuracy_before: float | None
+    """After the cut, before retraining, on the first images of the holdout (`watch_images` of the study file)."""
+    curve: tuple[float, ...]
+    """Accuracy on those images after each epoch so far."""
     score: float | None
     mflops_removed: float | None
     """Share of the dense network's operations that the cut removed."""
     params_removed: float | None
+    latency_ms: float | None
+    """For one batch on the machine that ran the trial."""
+    widths: dict[str, int]
+    """Group of channels -> how many stay; empty before the trial is planned."""
     seconds: float
     feasible: bool
     """Does it keep to the study's limits?"""
@@ -52,14 +62,31 @@ def record(trial: FrozenTrial) -> Record:
         mflops=attrs.get("mflops"),
         params=attrs.get("params"),
         accuracy=attrs.get("accuracy"),
+        accuracy_before=attrs.get("accuracy_before"),
+        curve=tuple(trial.system_attrs.get(CURVE, ())),
         score=attrs.get("score"),
         mflops_removed=attrs.get("mflops_removed"),
         params_removed=attrs.get("params_removed"),
+        latency_ms=attrs.get("latency_ms"),
+        widths=trial.system_attrs.get(WIDTHS, {}),
         seconds=attrs.get("seconds", 0.0),
         feasible=all(value <= 0 for value in trial.constraints.values()),
         same_as=attrs.get("same_as"),
         reason=attrs.get("reason", ""),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense:
+    """The network that a study prunes."""
+
+    mflops: float
+    params: int
+    accuracy: float
+    """On the holdout, which it may have been trained on."""
+    classes: int
+    widths: dict[str, int]
+    """Group of channels -> how many there are."""
 
 
 def records(study: Study) -> list[Record]:
@@ -98,7 +125,7 @@ def pareto(found: Sequence[Record]) -> list[Record]:
 def summary(found: Sequence[Record]) -> dict[str, Any]:
     """The study in one JSON-ready value: `trials` by state, `best`, `seconds`."""
     top = best(found)
-    keys = ("number", "score", "mflops", "accuracy", "params", "mflops_removed", "params_removed")
+    keys = ("number", "score", "mflops", "accuracy", "params", "mflops_removed", "params_removed", "latency_ms")
     return {
         "trials": {state: sum(r.state == state for r in found) for state in STATES},
         "best": {key: getattr(top, key) for key in keys} if top else None,
@@ -128,6 +155,8 @@ def describe(done: Record, *, is_best: bool = False) -> str:
         parts.append(f"{done.accuracy:6.2%} of the holdout")
     if done.score is not None:
         parts.append(f"score {done.score:6.2f}")
+    if done.latency_ms is not None:
+        parts.append(f"{done.latency_ms:.1f} ms")
     parts.append(f"{done.seconds:.0f} s")
     if done.same_as is not None:
         parts.append(f"same network as trial {done.same_as}")

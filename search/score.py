@@ -51,5 +51,6 @@ DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {
     "accuracy": "maximize",
     "mflops": "minimize",
     "params": "minimize",
+    "latency_ms": "minimize",
 }
 """What a study can optimise, and which way."""

@@ -35,6 +35,6 @@ def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Pro
     if given_file(spec, base) is None:
         base = shared.dense(folder)
     bench = open_bench(spec, folder, data, base, progress)
-    claim_dense(store, bench.key)
+    claim_dense(store, bench.key, bench.dense_figures)
     shared.keep_dense(bench.dense_file, bench.key)
     return Setup(store, bench, shared)

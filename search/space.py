@@ -10,7 +10,8 @@ from optuna.trial import Trial
 
 from pruner.errors import InputError
 from pruner.recipe import Prune, Recipe
-from search.study_file import Range, Space, StudySpec
+from search.study_file import StudySpec
+from search.study_sections import Range, Space
 
 
 def dimensions(space: Space) -> dict[str, Any]:

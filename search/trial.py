@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from torch import nn
+
 from pruner.channels import ChannelPlan, apply_plan, make_plan
 from pruner.fine_tune import epoch_images, fine_tune
+from pruner.latency import Latency, latency
 from pruner.measure import Measurement, accuracy, evaluate, measure
 from pruner.recipe import Recipe
 from search.bench import Bench
@@ -28,8 +32,14 @@ class Watch(Protocol):
     def planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
         """Called before any training; returns an equal trial that is finished, if there is one."""
 
+    def timed(self, latency: Latency) -> None:
+        """Called before any training."""
+
     def images(self, count: int) -> None:
         """Called after every `count` images that were trained on or classified."""
+
+    def learned(self, before: float | None, curve: Sequence[float]) -> None:
+        """Called with the accuracies so far on the watched holdout images: before training, after each epoch."""
 
     def epoch(self, number: int, mflops: float, holdout: float | None) -> None:
         """Called after each epoch, when it is on disk, with the accuracy on the watched holdout images, if any."""
@@ -42,6 +52,7 @@ class Outcome:
     measurement: Measurement
     seconds: float
     """Over all runs of the trial; 0 if an equal trial's results were taken over."""
+    latency: Latency
 
 
 def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -> Outcome:
@@ -60,9 +71,24 @@ def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -
             folder.take_over(twin)
         else:
             _train_and_measure(plan, recipe, bench, folder, watch, began)
+    timed = folder.latency() or folder.keep_latency(_latency(apply_plan(bench.dense, plan), bench))
+    watch.timed(timed)  # of a trial that trained, once more: a repeated word does no harm
     result = folder.result()
     assert result is not None
-    return Outcome(result["measurement"], result["seconds"]["total"])
+    watch.learned(result["before"], _curve(result["history"]))
+    return Outcome(result["measurement"], result["seconds"]["total"], timed)
+
+
+def _latency(model: nn.Module, bench: Bench) -> Latency:
+    how = bench.spec.latency
+    return latency(
+        model,
+        resolution=bench.spec.data.resolution,
+        batch=how.batch,
+        threads=how.threads,
+        backend=how.backend,
+        runs=how.runs,
+    )
 
 
 def fingerprint(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> str:
@@ -76,18 +102,28 @@ def _train_and_measure(
 ) -> None:
     tune, data, spec = recipe.tune, bench.data, bench.spec
     model = apply_plan(bench.dense, plan)
-    resume = folder.checkpoint() or {"training": None, "history": []}
+    watch.timed(folder.latency() or folder.keep_latency(_latency(model, bench)))
+    resume = folder.checkpoint() or {"training": None, "history": [], "before": None}
     history: list[dict[str, float]] = resume["history"]
     for row in history:  # epochs of an earlier run: its last report may not have arrived
         _tell(watch, plan, row)
     watched = data.holdout.first(spec.watch_images)
     images = epoch_images(data.train, tune)
-    total = tune.epochs * (images + len(watched)) + len(data.holdout)
-    with bench.progress.task(watch.title, total, done=len(history) * (images + len(watched))) as bar:
+    total = len(watched) + tune.epochs * (images + len(watched)) + len(data.holdout)
+    done = len(history) * (images + len(watched)) + (len(watched) if resume["before"] else 0)
+    with bench.progress.task(watch.title, total, done=done) as bar:
 
         def on_images(count: int) -> None:
             bar.advance(count)
             watch.images(count)
+
+        before: dict[str, float] | None = resume["before"]
+        if before is None and len(watched):
+            bar.say(f"{watch.title}, before training")
+            looking = time.perf_counter()
+            right = evaluate(model, watched, resolution=spec.data.resolution, on_images=on_images)
+            before = {"accuracy": accuracy(right), "seconds": time.perf_counter() - looking}
+        watch.learned(before["accuracy"] if before else None, _curve(history))
 
         epochs = fine_tune(
             model, data.train, tune, mirrors=data.mirrors, resume=resume["training"], on_images=on_images
@@ -105,9 +141,10 @@ def _train_and_measure(
             mark = now
             history.append(row)
             with deferred():
-                folder.keep_checkpoint(epoch.state, history)
+                folder.keep_checkpoint(epoch.state, history, before)
             folder.log(", ".join(f"{key} {value:.4g}" for key, value in row.items()))
             _say(bar, watch.title, epoch.number, tune.epochs)
+            watch.learned(before["accuracy"] if before else None, _curve(history))
             _tell(watch, plan, row)
         measuring = time.perf_counter()
         measurement = measure(model, data.holdout, resolution=spec.data.resolution, on_images=on_images)
@@ -118,8 +155,19 @@ def _train_and_measure(
         "training": sum(row["training"] for row in history),
         "evaluation": sum(row["evaluation"] for row in history) + measured - measuring,
     }
+    if before:
+        spent["evaluation"] += before["seconds"]
     folder.log(f"measured: {measurement}")
-    folder.keep_result(measurement, {key: round(value, 3) for key, value in spent.items()}, history)
+    folder.keep_result(
+        measurement,
+        {key: round(value, 3) for key, value in spent.items()},
+        history,
+        before["accuracy"] if before else None,
+    )
+
+
+def _curve(history: Sequence[Mapping[str, float]]) -> list[float]:
+    return [row["holdout"] for row in history if "holdout" in row]
 
 
 def _tell(watch: Watch, plan: ChannelPlan, row: dict[str, float]) -> None:

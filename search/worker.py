@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from pruner.channels import ChannelPlan
 from pruner.errors import Diverged, InputError
 from search import interrupt
 from search.artifacts import Shared
@@ -29,19 +27,16 @@ from search.heart import BudgetSpent, Heart, Lost
 from search.results import Record, best, describe, record, records
 from search.sampling import budget
 from search.space import recipe
-from search.stopping import ENDED_EARLY, Stopped, stop_if_hopeless
+from search.stopping import ENDED_EARLY, Stopped
 from search.storage import Store
 from search.trial import Outcome, run_trial
+from search.watch import Skipped, TrialWatch, constrain
 
 T = TypeVar("T")
 
 _FAILURES_IN_A_ROW = 3
 _PAUSE_S = 0.5
 """Between two looks for a trial while other workers are at the last ones."""
-
-
-class Skipped(Exception):
-    """The plan breaks a limit: no training."""
 
 
 def work(store: Store, bench: Bench, shared: Shared, grace: float) -> str:
@@ -128,7 +123,9 @@ class _Worker:
 
     def _run_held(self, taken: Taken, folder: TrialFolder) -> None:
         trial, spec = taken.trial, self.bench.spec
-        watch = _Watch(self, trial)
+        watch = TrialWatch(
+            trial, self.store, self.bench, self.shared, self.dispatch.claims, self.heart, self._patiently
+        )
         try:
             if taken.deadly:
                 raise RuntimeError("its workers died one after the other without finishing an epoch (out of memory?)")
@@ -158,7 +155,13 @@ class _Worker:
             "worker": self.dispatch.worker,
             "threads": torch.get_num_threads(),
         }
-        values = {"score": score, "accuracy": measured.accuracy, "mflops": measured.mflops, "params": measured.params}
+        values = {
+            "score": score,
+            "accuracy": measured.accuracy,
+            "mflops": measured.mflops,
+            "params": measured.params,
+            "latency_ms": outcome.latency.median_ms,
+        }
         self._tell(trial, TrialState.COMPLETE, figures, [values[name] for name in spec.objectives])
 
     def _tell(
@@ -184,7 +187,7 @@ class _Worker:
                     for name, value in figures.items():
                         trial.set_user_attr(name, value)
                     if state == TrialState.COMPLETE and limit is not None:
-                        _constrain(trial, "accuracy", limit - figures["accuracy"])
+                        constrain(trial, "accuracy", limit - figures["accuracy"])
                     study.tell(trial, values, state=state)
                     claims.drop(trial._trial_id)
                     done = record(study._storage.get_trial(trial._trial_id))
@@ -202,64 +205,3 @@ class _Worker:
 
 def _ended(found: Sequence[Record]) -> int:
     return sum(r.state not in ("running", "waiting") for r in found)
-
-
-def _constrain(trial: Trial, name: str, excess: float) -> None:
-    """Tell Optuna by how much a limit is broken (0 or less: it is kept)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a continued trial: it is set already, to the same value
-        trial.set_constraint(name, excess)
-
-
-@dataclass(frozen=True, slots=True)
-class _Watch:
-    """Looks on at a trial for Optuna, and for the claim on it."""
-
-    worker: _Worker
-    trial: Trial
-
-    @property
-    def title(self) -> str:
-        return f"trial {self.trial.number}"
-
-    def planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
-        return self.worker._patiently(lambda: self._planned(plan, fingerprint))
-
-    def images(self, count: int) -> None:
-        interrupt.check()
-        self.worker.heart.check()
-
-    def epoch(self, number: int, mflops: float, holdout: float | None) -> None:
-        if not self.worker._patiently(lambda: self.worker.dispatch.claims.got_on(self.trial._trial_id)):
-            raise Lost
-        spec = self.worker.bench.spec
-        if holdout is not None:
-            value = spec.score(mflops, holdout) if spec.objectives[0] == "score" else holdout
-            self.worker._patiently(lambda: stop_if_hopeless(self.trial, spec, number, value))
-
-    def _planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
-        trial, limits = self.trial, self.worker.bench.spec.limits
-        trial.set_user_attr("mflops", plan.mflops)
-        trial.set_user_attr("params", plan.params)
-        trial.set_user_attr("mflops_removed", plan.mflops_removed)
-        trial.set_user_attr("params_removed", plan.params_removed)
-        trial.set_user_attr("fingerprint", fingerprint)
-        if limits.mflops_at_most is not None:
-            _constrain(trial, "mflops_at_most", plan.mflops - limits.mflops_at_most)
-            if plan.mflops > limits.mflops_at_most:
-                raise Skipped(f"over the limit of {limits.mflops_at_most:g} MFLOPs")
-        if limits.mflops_at_least is not None:
-            _constrain(trial, "mflops_at_least", limits.mflops_at_least - plan.mflops)
-            if plan.mflops < limits.mflops_at_least:
-                raise Skipped(f"under the limit of {limits.mflops_at_least:g} MFLOPs")
-        return self._twin(fingerprint)
-
-    def _twin(self, fingerprint: str) -> TrialFolder | None:
-        for other in self.worker.store.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            if other.user_attrs.get("fingerprint") == fingerprint and other.number != self.trial.number:
-                files = self.worker.shared.finished_folder(self.worker.bench.folder, other)
-                if files is not None:  # None: on another machine, and out of reach; this one trains for itself
-                    original = record(other).same_as
-                    self.trial.set_user_attr("same_as", other.number if original is None else original)
-                return files
-        return None

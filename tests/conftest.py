@@ -38,6 +38,8 @@ learning_rate = 0.004
 epochs = 2
 images_per_epoch = 96
 batch = 32
+[latency]
+runs = 3
 [space]
 importance = ["l1", "l2", "bn_scale"]
 learning_rate = { low = 0.002, high = 0.01, log = true }
@@ -85,8 +87,8 @@ def status(invoke: Invoke, study: Path, runs: Path) -> dict[str, Any]:
 
 
 def figures(study: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """What a rerun must give again: everything but the seconds."""
-    return [tuple(v for key, v in record.items() if key != "seconds") for record in study["records"]]
+    """What a rerun must give again: everything but how long things took."""
+    return [tuple(v for k, v in record.items() if k not in ("seconds", "latency_ms")) for record in study["records"]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -156,6 +158,15 @@ def invoke() -> Invoke:
         return result.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """(study file, runs folder, what `run --json` printed) of a tiny study that ran through undisturbed."""
+    folder = tmp_path_factory.mktemp("finished")
+    study = folder / "tiny.toml"
+    study.write_text(TINY_STUDY)
+    return study, folder / "runs", json.loads(invoke("run", study, "--runs", folder / "runs", "--json"))
 
 
 @pytest.fixture(scope="session")

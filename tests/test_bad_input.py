@@ -87,6 +87,7 @@ def test_no_space_left_loses_nothing(command: Command, write_study: WriteStudy, 
 def test_help_teaches(command: Command) -> None:
     overview = command("--help")
     assert overview.returncode == 0
-    for name in ("run", "base", "score", "status", "plot", "export"):
+    for name in ("run", "serve", "worker", "base", "status", "plot", "dashboard", "check", "export", "submit", "score",
+                 "compare"):  # fmt: skip
         assert name in overview.stdout
         assert command(name, "--help").returncode == 0

@@ -98,9 +98,9 @@ def test_machines_that_share_a_database_and_a_bucket_share_a_study(
     assert Path(printed["file"]).is_relative_to(other)
     assert not list((other / "dense").glob("*.checkpoint")), "it trained the dense network again"
     for number in range(3):  # also those whose files were made on the first machine only
-        out = tmp_path / f"{number}.pth"
-        invoke("export", study, *shared[:4], "--runs", other, "--trial", number, "--out", out)
-        load_network(out)
+        one_file = ("--trial", number, "--out", tmp_path, "--format", "pth", "--no-grade")
+        invoke("export", study, *shared[:4], "--runs", other, *one_file)
+        load_network(tmp_path / f"mobilenet-{number}.pth")
     alone = tmp_path / "alone"
     (dense,) = (other / "dense").glob("*.pth")
     invoke("run", study, "--runs", alone, "--base", dense, "--workers", 1, "--threads", 1)

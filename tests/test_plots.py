@@ -6,12 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.plots import history_figure, importances_figure, pareto_figure, report
-from search.results import Record, best, headline, pareto, summary
+from pruner.count import layers
+from search import plots
+from search.plots import history_figure, importances_figure, pareto_figure
+from search.report import comparison_report, network_figures, study_figures, study_report
+from search.results import Dense, Record, best, headline, pareto, summary
 from search.score import ScoreRule
 from search.study_file import StudySpec
 
 RULE = ScoreRule()
+DENSE_WIDTHS = {
+    f"stage{stage}.{kind}": width
+    for stage, hidden, out in (
+        (1, {1: 32}, 16), (2, {2: 96, 3: 144}, 24), (3, {4: 144, 5: 192, 6: 192}, 32),
+        (4, {7: 192, 8: 384, 9: 384, 10: 384}, 64), (5, {11: 384, 12: 576, 13: 576}, 96),
+        (6, {14: 576, 15: 960, 16: 960}, 160), (7, {17: 960}, 320),
+    )
+    for kind, width in {**{f"hidden.{block}": width for block, width in hidden.items()}, "output": out}.items()
+} | {"head": 1280}  # fmt: skip
+DENSE = Dense(mflops=318.969098, params=2236682, accuracy=0.97, classes=10, widths=DENSE_WIDTHS)
+HALF = {name: width // 2 for name, width in DENSE_WIDTHS.items()}
 
 
 def made(number: int, mflops: float, accuracy: float, *, state: str = "done", feasible: bool = True) -> Record:
@@ -23,6 +37,10 @@ def made(number: int, mflops: float, accuracy: float, *, state: str = "done", fe
         mflops=mflops,
         params=1000,
         accuracy=accuracy if done else None,
+        accuracy_before=0.2,
+        curve=(0.4, accuracy),
+        latency_ms=3.0,
+        widths=HALF,
         score=RULE(mflops, accuracy) if done else None,
         mflops_removed=0.5,
         params_removed=0.6,
@@ -98,7 +116,51 @@ def test_history_and_importances() -> None:
 @pytest.mark.parametrize("found", [FOUND, FOUND[:1], []])
 def test_every_study_has_a_report(found: list[Record]) -> None:
     spec = StudySpec(name="tiny", about="5 < 6", trials=3)
-    page = report(spec, found, {"importance": 1.0} if found else {})
+    figures = study_figures(spec, found, {"importance": 1.0} if found else {}, DENSE)
+    page = study_report(spec, found, figures)
     assert "5 &lt; 6" in page
     assert "l1 <b></td>" not in page
-    assert page.count("Plotly.newPlot") == (3 if found else 2)
+    assert page.count("Plotly.newPlot") == len(figures) == (8 if found else 2)
+    for name, figure in figures.items():  # a title, and a name on every axis
+        assert figure.layout.title.text, name
+        assert figure.layout.xaxis.title.text and figure.layout.yaxis.title.text, name
+
+
+def test_the_dense_network_is_marked_or_named_at_the_edge() -> None:
+    near = [trace for trace in pareto_figure(FOUND, RULE, DENSE).data if trace.name == "dense network"]
+    assert [list(trace.x) for trace in near] == [[DENSE.mflops]]
+    far = pareto_figure([made(0, 26, 0.92)], RULE, DENSE)
+    assert not [trace for trace in far.data if trace.name == "dense network"]
+    assert any("319 MFLOPs" in note.text for note in far.layout.annotations)
+
+
+def test_operations_by_layer_and_by_map_size_add_up_to_the_network() -> None:
+    total = sum(layer.operations for layer in layers(HALF, 10)) / 1e6
+    dense, half = plots.layers_figure(HALF, DENSE, "half").data
+    assert sum(dense.y) == pytest.approx(DENSE.mflops)
+    assert sum(half.y) == pytest.approx(total)
+    dense, half = plots.map_sizes_figure(HALF, DENSE, "half").data
+    assert list(half.x) == ["112", "56", "28", "14", "7"]
+    assert sum(half.y) == pytest.approx(total, abs=0.02)  # but for the classifier
+    assert half.text[3].endswith(f"−{1 - half.y[3] / dense.y[3]:.0%}")
+
+
+def test_kept_widths_learning_curves_and_what_retraining_brings_back() -> None:
+    dense, half = plots.widths_figure(HALF, DENSE, "half").data
+    assert len(half.x) == len(set(half.x)) == 25
+    assert all(kept == before // 2 for kept, before in zip(half.y, dense.y, strict=True))
+    curves = plots.curves_figure(FOUND).data
+    assert list(curves[-1].y) == [20, 40, 90]  # the best one, drawn last
+    assert curves[-1].name == "best: trial 1"
+    _, before, after = plots.before_after_figure(FOUND).data
+    assert set(before.y) == {20}
+    assert list(after.y) == [93, 90, 92, 91]
+    assert network_figures(None, DENSE) == {} == network_figures(FOUND[0], None)
+
+
+def test_studies_are_told_apart_by_more_than_colour() -> None:
+    figure = plots.studies_figure({"a": FOUND, "b": FOUND[:2]})
+    fronts = figure.data[::2]
+    assert len({(t.line.dash, t.marker.symbol) for t in fronts}) == 2
+    page = comparison_report({"a": FOUND, "<b>": FOUND[:2]})
+    assert "&lt;b&gt;: Trials" in page

@@ -23,17 +23,6 @@ pytestmark = pytest.mark.slow
 WriteStudy = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def finished(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
-    """(study file, runs folder, what `run --json` printed) of a tiny study that ran through undisturbed."""
-    from conftest import TINY_STUDY
-
-    folder = tmp_path_factory.mktemp("finished")
-    study = folder / "tiny.toml"
-    study.write_text(TINY_STUDY)
-    return study, folder / "runs", json.loads(invoke("run", study, "--runs", folder / "runs", "--json"))
-
-
 def test_a_study_ends_with_trials_a_report_and_a_graded_network(
     invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]]
 ) -> None:
@@ -62,6 +51,7 @@ def test_every_trial_keeps_its_recipe_plan_and_network(finished: tuple[Path, Pat
             "plan.json",
             "checkpoint.pt",
             "measurement.json",
+            "latency.json",
             "model.pth",
             "log.txt",
             "lock",
@@ -96,13 +86,14 @@ def test_export_score_and_plot_by_command(
     command: Command, invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     study, runs, printed = finished
-    out = tmp_path / "mobilenet.pth"
-    invoke("export", study, "--runs", runs, "--trial", 2, "--out", out)
+    invoke("export", study, "--runs", runs, "--trial", 2, "--out", tmp_path, "--format", "pth", "--no-grade")
+    out = tmp_path / "mobilenet-2.pth"
     assert widths(load_network(out)) == widths(load_network(runs / "tiny" / "trials" / "0002" / "model.pth"))
-    best = json.loads(invoke("export", study, "--runs", runs, "--json"))
+    assert json.loads(out.with_suffix(".json").read_text())["accuracy"]["test"] is None
+    best = json.loads(invoke("export", study, "--runs", runs, "--format", "pth", "--json"))
     assert best["trial"] == printed["best"]["number"]
-    scored = json.loads(invoke("score", best["file"], "--data", "digits", "--resolution", 32, "--json"))
-    assert scored == printed["test"]
+    scored = json.loads(invoke("score", best["files"][0]["file"], "--data", "digits", "--resolution", 32, "--json"))
+    assert scored == printed["test"] == best["card"]["test"]
     assert scored["originates_from_mobilenetv2"] is True
     (runs / "tiny" / "report.html").unlink()
     invoke("plot", study, "--runs", runs)
@@ -223,6 +214,26 @@ def test_two_objectives_a_limit_and_every_sampler(
     assert [d.name for d in opened.directions] == ["MINIMIZE", "MAXIMIZE"]
     sampled = [tuple(record["sampled"].values()) for record in state["records"]]
     assert len(set(sampled)) == 6
+
+
+def test_latency_is_a_limit_before_any_training_and_an_objective(
+    invoke: Invoke, write_study: WriteStudy, tmp_path: Path
+) -> None:
+    strict = write_study(("trials = 4", "trials = 2"), extra="limits.latency_ms_at_most = 0.001\n", name="strict")
+    invoke("run", strict, "--runs", tmp_path, "--workers", 1)
+    dense = next((tmp_path / "dense").glob("*.pth"))
+    for record in status(invoke, strict, tmp_path)["records"]:
+        assert (record["state"], record["feasible"]) == ("skipped", False)
+        assert "over 0.001 ms" in record["reason"]
+        assert record["curve"] == []
+    fast = write_study(("trials = 4", "trials = 2"), extra='objectives = ["latency_ms", "accuracy"]\n', name="fast")
+    invoke("run", fast, "--runs", tmp_path, "--base", dense, "--workers", 1)
+    opened = optuna.load_study(study_name="fast", storage=f"sqlite:///{tmp_path}/fast/study.db")
+    assert [d.name for d in opened.directions] == ["MINIMIZE", "MAXIMIZE"]
+    for trial, record in zip(opened.trials, status(invoke, fast, tmp_path)["records"], strict=True):
+        assert trial.values == [record["latency_ms"], record["accuracy"]]
+        assert 0 < record["accuracy_before"] <= 1
+        assert len(record["curve"]) == 2
 
 
 @pytest.mark.parametrize("rule", ["asha", "median", "hyperband"])

@@ -1,0 +1,150 @@
+"""The commands that show a study: `status`, `plot`, `dashboard`, `check`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from search.cli_options import (
+    artifacts_option,
+    json_option,
+    open_files,
+    open_shared,
+    options,
+    runs_option,
+    storage_option,
+    study_argument,
+    web_options,
+)
+from search.options import Options, Web
+
+if TYPE_CHECKING:
+    from search.results import Record
+
+
+@click.command()
+@study_argument
+@runs_option
+@storage_option
+@json_option
+def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
+    """Show how far STUDY has come: its trials by state, the best, a line for each trial."""
+    from search.results import best, describe, headline, records, summary
+    from search.storage import load_study
+
+    spec, folder = open_files(study, runs)
+    found = records(load_study(spec, folder, storage).study)
+    if as_json:
+        click.echo(json.dumps({"study": spec.name, **summary(found), "records": [asdict(r) for r in found]}))
+        return
+    for r in found:
+        click.echo(describe(r, is_best=r == best(found)))
+    click.echo(headline(found))
+
+
+@click.command()
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The HTML file to write (default: in the study's folder).")
+@click.option(
+    "--images", type=click.Choice(["png", "svg"]), multiple=True,
+    help="Also write every figure as an image, into figures/ beside the report; needs a Chrome or Chromium.",
+)  # fmt: skip
+@runs_option
+@storage_option
+def plot(studies: tuple[Path, ...], out: Path | None, images: tuple[str, ...], runs: Path, storage: str | None) -> None:
+    """Draw STUDY's report, one HTML file with all figures. Of several studies: a comparison."""
+    from pruner.files import write_whole
+    from search.images import write_images
+    from search.plots import studies_figure
+    from search.progress import Terminal
+    from search.report import comparison_report, write_report
+    from search.results import records
+    from search.storage import load_study
+
+    if len(studies) == 1:
+        spec, folder = open_files(studies[0], runs)
+        out = out or folder.report
+        figures = write_report(load_study(spec, folder, storage).study, spec, out)
+    else:
+        found: dict[str, list[Record]] = {}
+        for study in studies:
+            spec, folder = open_files(study, runs)
+            found[spec.name] = records(load_study(spec, folder, storage).study)
+        out = out or runs / "comparison.html"
+        figures = {"studies": studies_figure(found)}
+        write_whole(out, comparison_report(found).encode())
+    click.echo(f"Report:  {out}")
+    for format in images:
+        for path in write_images(figures, out.parent / "figures", format, Terminal()):
+            click.echo(f"Figure:  {path}")
+
+
+@click.command()
+@study_argument
+@web_options
+@runs_option
+@storage_option
+@artifacts_option
+def dashboard(study: Path, web: Web, runs: Path, storage: str | None, artifacts: str | None) -> None:
+    """Show STUDY in the browser while it runs: figures, notes, every trial's network to download. Ctrl-C ends it.
+
+    It listens on this machine only. For others give --host and a password; the connection is not encrypted, so across
+    a network you do not trust put it behind a proxy that does that, or use an SSH tunnel.
+    """
+    from search import interrupt
+    from search.web.dashboard import dashboard as shown
+
+    spec, folder = open_files(study, runs)
+    with shown(open_shared(spec, folder, storage, artifacts), spec, folder, study, web) as address:
+        click.echo(f"Dashboard: {address}")
+        click.echo("Ctrl-C ends it.", err=True)
+        forever = threading.Event()
+        while not forever.wait(0.2):
+            interrupt.check()
+
+
+@click.command()
+@study_argument
+@options
+@click.option("--mend", "mending", is_flag=True, help="Do what the list says would be done.")
+@json_option
+def check(study: Path, options: Options, mending: bool, as_json: bool) -> None:
+    """Verify STUDY: every finished trial has its files, every file its trial, and both say the same.
+
+    Lists what does not agree and what --mend would do about it; a trial whose files are lost is made again from its
+    last checkpoint. Exits with 1 if something is left to mend.
+    """
+    from search.check import find_problems
+    from search.progress import Terminal
+
+    spec, folder = open_files(study, options.runs)
+    shared = open_shared(spec, folder, options.storage, options.artifacts)
+    problems = find_problems(shared, folder, Terminal())
+    left = [problem.what for problem in problems]
+    if problems and mending:
+        from search.mend import mend
+        from search.setup import set_up
+
+        left = mend(problems, set_up(spec, folder, options, Terminal()))
+    if as_json:
+        click.echo(json.dumps({"problems": [problem.as_json() for problem in problems], "left": left}))
+    else:
+        for problem in problems:
+            where = "" if problem.trial is None else f"trial {problem.trial}: "
+            click.echo(f"{where}{problem.what}  ->  {problem.remedy or 'cannot be mended here'}")
+        if problems and not mending:
+            click.echo(f"{len(problems)} to mend; give the command again with --mend.")
+        elif problems:
+            click.echo(f"{len(problems) - len(left)} of {len(problems)} mended.")
+            for line in left:
+                click.echo(f"Left: {line}")
+        else:
+            click.echo("The study is in order.")
+    if left:
+        sys.exit(1)

@@ -1,0 +1,234 @@
+"""The commands that take networks out, grade and compare them: `export`, `submit`, `score`, `compare`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from search.cli_options import (
+    artifacts_option,
+    data_option,
+    data_root_option,
+    json_option,
+    machine_options,
+    open_files,
+    open_shared,
+    print_grade,
+    resolution_option,
+    runs_option,
+    storage_option,
+    study_argument,
+    trial_option,
+)
+
+_FORMATS = ("pth", "safetensors", "onnx", "pt2", "pte")
+
+
+@click.command()
+@study_argument
+@trial_option
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write into (default: export/ of the study).")
+@click.option(
+    "--format", "formats", type=click.Choice(_FORMATS), multiple=True,
+    help="May be given more than once (default: all whose packages are installed).",
+)  # fmt: skip
+@click.option("--no-grade", is_flag=True, help="Do not classify the test images for the card.")
+@data_root_option
+@runs_option
+@storage_option
+@artifacts_option
+@machine_options
+@json_option
+def export(
+    study: Path,
+    trial: int | None,
+    out: Path | None,
+    formats: tuple[str, ...],
+    no_grade: bool,
+    data_root: Path | None,
+    runs: Path,
+    storage: str | None,
+    artifacts: str | None,
+    threads: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write a trial's pruned network for other programs, each file checked, and its card (JSON and Markdown).
+
+    \b
+    pth          one pickled module of stock classes, as the course wants it
+    safetensors  weights without pickle, and the plan in JSON
+    onnx         for onnxruntime, Netron and others (pip install 'prune-search[onnx]')
+    pt2          a torch.export program
+    pte          ExecuTorch, for phones and boards (pip install 'prune-search[executorch]')
+    """
+    from pruner.formats import available
+    from pruner.machine import prepare
+    from search.bench import open_data
+    from search.deliver import deliver, find_trial, trial_files
+    from search.progress import Terminal
+
+    spec, folder = open_files(study, runs)
+    chosen = prepare(threads, device)
+    shared = open_shared(spec, folder, storage, artifacts)
+    trial_files(shared, spec, folder, find_trial(shared.store.study, spec, trial))  # told before the data set is read
+    data = None if no_grade else open_data(spec, data_root, chosen)
+    done = deliver(
+        shared, study, spec, folder, number=trial, formats=formats or available(), out=out, data=data,
+        progress=Terminal(),
+    )  # fmt: skip
+    files = [{**asdict(file), "file": str(file.file)} for file in done.files]
+    if as_json:
+        click.echo(json.dumps({"trial": done.trial, "files": files, "card": done.card}))
+        return
+    for file in done.files:
+        click.echo(
+            f"{file.format:12} {file.file} ({file.size_bytes:,} bytes; outputs differ by {file.worst_difference:.1e})"
+        )
+    click.echo(f"{'card':12} {done.card_file} and {done.card_file.with_suffix('.md').name}")
+    if done.card["test"]:
+        print_grade(done.card["test"])
+
+
+@click.command()
+@study_argument
+@click.option("--id", "student", required=True, help="Your student ID, which names the zip.")
+@click.option(
+    "--notebook", type=click.Path(path_type=Path), required=True, help="Your own .ipynb; it is packed as it is."
+)
+@trial_option
+@click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder for the zip (default: here).")
+@data_root_option
+@runs_option
+@storage_option
+@artifacts_option
+@machine_options
+@json_option
+def submit(
+    study: Path,
+    student: str,
+    notebook: Path,
+    trial: int | None,
+    out: Path,
+    data_root: Path | None,
+    runs: Path,
+    storage: str | None,
+    artifacts: str | None,
+    threads: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Pack the hand-in zip: ID.zip with model/mobilenet.pth and ID.ipynb.
+
+    The network in the zip goes through the grader's own steps first, in a process of its own that imports torch,
+    torchvision and torch-pruning only; the zip is written only if the grader would take it.
+    """
+    from pruner.machine import prepare
+    from search.bench import open_data
+    from search.deliver import find_trial, trial_files
+    from search.progress import Terminal
+    from search.submission import submit as pack
+
+    spec, folder = open_files(study, runs)
+    chosen = prepare(threads, device)
+    shared = open_shared(spec, folder, storage, artifacts)
+    found = find_trial(shared.store.study, spec, trial)
+    model = trial_files(shared, spec, folder, found).model
+    root = data_root or (Path(spec.data.root).expanduser() if spec.data.root else None)
+    data = open_data(spec, data_root, chosen)
+    result = pack(
+        model, student, notebook, out, data, root=root, resolution=spec.data.resolution, progress=Terminal()
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps({"trial": found.number, **result}))
+        return
+    click.echo(
+        f"The grader sees: a MobileNetV2, {result['mflops']:.3f} MFLOPs, {result['accuracy']:.2%} of the test images, "
+        f"score {result['score']:.2f}; {result['params']:,} parameters, {result['size_bytes']:,} bytes"
+    )
+    click.echo(f"Hand in: {result['file']} (trial {found.number})")
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@data_option
+@data_root_option
+@resolution_option
+@machine_options
+@json_option
+def score(
+    model: Path, name: str, data_root: Path | None, resolution: int, threads: int, device: str, as_json: bool
+) -> None:
+    """Grade MODEL (a .pth or .safetensors) as the course does: operations, accuracy on the test images, score.
+
+    The file is loaded without running any code in it; anything but a MobileNetV2 is refused.
+    """
+    from pruner.data import load
+    from pruner.loading import load_network
+    from pruner.machine import prepare
+    from search.grade import grade
+    from search.progress import Terminal
+    from search.score import ScoreRule
+
+    chosen = prepare(threads, device)
+    load_network(model)  # a bad file is told before the data set is read
+    data = load(name, data_root).to(chosen)
+    result = asdict(grade(model, data, ScoreRule(), resolution, chosen, Terminal()))
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        print_grade(result)
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
+@data_option
+@data_root_option
+@resolution_option
+@click.option("--no-grade", is_flag=True, help="Leave out accuracy and score, which take longest.")
+@click.option("--latency-threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Also draw the comparison, as this HTML file.")
+@machine_options
+@json_option
+def compare(
+    models: tuple[Path, ...],
+    name: str,
+    data_root: Path | None,
+    resolution: int,
+    no_grade: bool,
+    latency_threads: int,
+    out: Path | None,
+    threads: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Put several networks side by side: operations by stage, parameters, bytes, latency, accuracy, score."""
+    from pruner.data import load
+    from pruner.files import write_whole
+    from pruner.loading import load_network
+    from pruner.machine import prepare
+    from search.compare import compare as look
+    from search.compare import table
+    from search.plots import models_figure
+    from search.progress import Terminal
+    from search.report import page
+    from search.score import ScoreRule
+
+    chosen = prepare(threads, device)
+    for model in models:
+        load_network(model)  # a bad file is told before the data set is read
+    data = None if no_grade else load(name, data_root).to(chosen)
+    rows = look(
+        models, data, ScoreRule(), resolution=resolution, threads=latency_threads, device=chosen, progress=Terminal()
+    )
+    if as_json:
+        click.echo(json.dumps({"models": rows}))
+    else:
+        click.echo(table(rows))
+    if out is not None:
+        figure = models_figure({row["file"]: row["mflops_by_stage"] for row in rows})
+        write_whole(out, page("Networks compared", table(rows).splitlines(), {"stages": figure}).encode())
+        click.echo(f"Figure: {out}", err=True)

@@ -1,0 +1,84 @@
+"""Several networks side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pruner.count import layers
+from pruner.data import Dataset
+from pruner.latency import latency
+from pruner.loading import load_network
+from pruner.measure import count
+from pruner.mobilenet import classes, widths
+from search.grade import grade
+from search.progress import Progress
+from search.score import ScoreRule
+
+
+def compare(
+    paths: Sequence[Path],
+    data: Dataset | None,
+    rule: ScoreRule,
+    *,
+    resolution: int,
+    threads: int,
+    device: torch.device,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """A JSON-ready row for every network; `accuracy` and `score` on the test images are None without `data`.
+
+    `threads`: that latency is measured with. Raises InputError if a file holds no MobileNetV2.
+    """
+    models = [load_network(path) for path in paths]  # a bad file is told before anything is computed
+    rows = []
+    for path, model in zip(paths, models, strict=True):
+        mflops, params = count(model)
+        took = latency(model, resolution=resolution, threads=threads)
+        graded = grade(path, data, rule, resolution, device, progress) if data else None
+        by_stage: dict[str, float] = {}
+        for layer in layers(widths(model), classes(model)):
+            by_stage[layer.stage] = by_stage.get(layer.stage, 0.0) + layer.operations / 1e6
+        rows.append(
+            {
+                "file": str(path),
+                "mflops": mflops,
+                "params": params,
+                "size_bytes": path.stat().st_size,
+                "latency_ms": took.median_ms,
+                "latency_p90_ms": took.p90_ms,
+                "accuracy": graded.accuracy if graded else None,
+                "score": graded.score if graded else None,
+                "mflops_by_stage": by_stage,
+            }
+        )
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as text, best score first where there is one."""
+    stages = list(rows[0]["mflops_by_stage"])
+    titles = ["model", "MFLOPs", *(stage.replace("stage", "s") for stage in stages), "parameters", "bytes", "ms",
+              "accuracy", "score"]  # fmt: skip
+    lines = [titles, *(_cells(row, stages) for row in sorted(rows, key=lambda row: -(row["score"] or 0.0)))]
+    wide = [max(len(line[i]) for line in lines) for i in range(len(titles))]
+    return "\n".join(
+        "  ".join(cell.ljust(wide[0]) if i == 0 else cell.rjust(wide[i]) for i, cell in enumerate(line))
+        for line in lines
+    )
+
+
+def _cells(row: dict[str, Any], stages: Sequence[str]) -> list[str]:
+    return [
+        Path(row["file"]).name,
+        f"{row['mflops']:.2f}",
+        *(f"{row['mflops_by_stage'][stage]:.1f}" for stage in stages),
+        f"{row['params']:,}",
+        f"{row['size_bytes']:,}",
+        f"{row['latency_ms']:.1f}",
+        "" if row["accuracy"] is None else f"{row['accuracy']:.2%}",
+        "" if row["score"] is None else f"{row['score']:.2f}",
+    ]

@@ -1,0 +1,127 @@
+"""Who may do what with the dashboard, which has no guard of its own: WSGI middleware.
+
+- From another address only with a password (HTTP basic). The user's name does not matter.
+- On loopback, only under a name of this machine, so that no web page can reach it by a name of its own (DNS rebinding).
+- A change only from the dashboard's own pages, not from another site's.
+- With `read_only`, no change at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pruner.errors import InputError
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+PASSWORD_VARIABLE = "PRUNE_SEARCH_PASSWORD"
+SHORTEST_PASSWORD = 8
+_READING = ("GET", "HEAD", "OPTIONS")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """An app behind a guard."""
+
+    app: App
+    password: str | None
+    """None: none is asked for."""
+    read_only: bool
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if refused := self._refuse(environ):
+            status, text = refused
+            headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))]
+            if status.startswith("401"):
+                headers.append(("WWW-Authenticate", 'Basic realm="prune-search", charset="UTF-8"'))
+            start_response(status, headers)
+            return [text.encode()]
+
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            # The dashboard opens artifacts to every web site; that would let any page read them through a browser here.
+            kept = [(name, value) for name, value in headers if name.lower() != "access-control-allow-origin"]
+            return start_response(status, kept, *more)
+
+        return self.app(environ, start)
+
+    def _refuse(self, environ: dict[str, Any]) -> tuple[str, str] | None:
+        """(status, why) of a request that does not get through."""
+        if self.password is None:
+            if not is_loopback(_host(environ.get("HTTP_HOST", ""))):
+                return "403 Forbidden", "Open it as http://localhost or by this machine's loopback address."
+        elif not _knows(self.password, environ.get("HTTP_AUTHORIZATION", "")):
+            return "401 Unauthorized", "A password is needed."
+        if environ["REQUEST_METHOD"] not in _READING:
+            if self.read_only:
+                return "403 Forbidden", "This dashboard is read-only."
+            if _from_elsewhere(environ):
+                return "403 Forbidden", "Changes are made from the dashboard's own pages only."
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Does the name or address mean this machine alone?"""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_password(file: Path | None) -> str | None:
+    """The password from a file, or from the environment; None if there is none.
+
+    Raises InputError if the file cannot be read or the password is too short.
+    """
+    where = f"--password-file {file}" if file else PASSWORD_VARIABLE
+    if file is not None:
+        try:
+            password = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise InputError(f"{where}: cannot be read ({reason})") from None
+    elif PASSWORD_VARIABLE in os.environ:
+        password = os.environ[PASSWORD_VARIABLE]
+    else:
+        return None
+    if len(password) < SHORTEST_PASSWORD:
+        raise InputError(f"{where}: a password of {SHORTEST_PASSWORD} characters or more is needed")
+    return password
+
+
+def _knows(password: str, authorization: str) -> bool:
+    kind, _, credentials = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return False
+    try:
+        given = base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):
+        return False
+    # Digests are of equal length, so that not even the password's length shows in the time this takes.
+    return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(password.encode()).digest())
+
+
+def _from_elsewhere(environ: dict[str, Any]) -> bool:
+    """Does the browser say that another site's page sends this?"""
+    if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
+        return True
+    origin = environ.get("HTTP_ORIGIN")
+    return origin is not None and urlsplit(origin).netloc != environ.get("HTTP_HOST")
+
+
+def _host(header: str) -> str:
+    """The host in a Host header, without the port."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
