@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,12 @@ trial_option = click.option("--trial", type=click.IntRange(min=0), help="Which t
 base_option = click.option("--base", type=click.Path(path_type=Path), help="A finished dense network (.pth) to prune.")
 
 
+grace_option = click.option(
+    "--grace", type=click.FloatRange(min=1), default=60.0, show_default=True,
+    help="Seconds of silence after which a worker on another machine counts as dead.",
+)  # fmt: skip
+
+
 def machine_options(function: F) -> F:
     """--threads and --device."""
     threads = click.option(
@@ -57,48 +64,47 @@ def machine_options(function: F) -> F:
     return threads(device(function))
 
 
-def options(function: Callable[..., None]) -> Callable[..., None]:
-    """All options of a command that works on trials, handed over as one `Options`."""
-    names = ("runs", "storage", "artifacts", "base", "data_root", "threads", "device", "grace")
-    grace = click.option(
-        "--grace", type=click.FloatRange(min=1), default=60.0, show_default=True,
-        help="Seconds of silence after which a worker on another machine counts as dead.",
-    )  # fmt: skip
-
-    @functools.wraps(function)
-    def packed(**values: Any) -> None:
-        chosen = Options(**{name: values.pop(name) for name in names})
-        function(options=chosen, **values)
-
-    for decorate in (grace, machine_options, artifacts_option, storage_option, runs_option, data_root_option):
-        packed = decorate(packed)
-    return base_option(packed)
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-def web_options(function: Callable[..., None]) -> Callable[..., None]:
-    """All options of a command that shows the dashboard, handed over as one `Web`."""
-    names = ("host", "port", "password_file", "read_only")
+def _packed(kind: type[Options] | type[Web], argument: str, *decorators: Decorator) -> Decorator:
+    """Options of a command that come as one value of that kind; what is not among them stays at its default."""
+    names = [field.name for field in dataclasses.fields(kind)]
 
-    @functools.wraps(function)
-    def packed(**values: Any) -> None:
-        function(web=Web(**{name: values.pop(name) for name in names}), **values)
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            value = kind(**{name: values.pop(name) for name in names if name in values})
+            function(**{argument: value}, **values)
 
-    for decorate in (
-        click.option("--read-only", is_flag=True, help="Refuse every request that would change something."),
-        click.option(
-            "--password-file", type=click.Path(path_type=Path),
-            help="File with the password that browsers must give (with any user name); or set PRUNE_SEARCH_PASSWORD.",
-        ),
-        click.option(
-            "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free."
-        ),
-        click.option(
-            "--host", default="127.0.0.1", show_default=True,
-            help="Address to listen on; another than this machine's own needs a password.",
-        ),
-    ):  # fmt: skip
-        packed = decorate(packed)
-    return packed
+        decorated: Callable[..., None] = command
+        for decorator in reversed(decorators):
+            decorated = decorator(decorated)
+        return decorated
+
+    return decorate
+
+
+_where = (data_root_option, runs_option, storage_option, artifacts_option, machine_options)
+options = _packed(Options, "options", base_option, *_where, grace_option)
+"""Of a command that works on trials."""
+result_options = _packed(Options, "options", *_where)
+"""Of a command that takes a finished trial."""
+web_options = _packed(
+    Web,
+    "web",
+    click.option(
+        "--host", default="127.0.0.1", show_default=True,
+        help="Address to listen on; another than this machine's own needs a password.",
+    ),
+    click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free."),
+    click.option(
+        "--password-file", type=click.Path(path_type=Path),
+        help="File with the password that browsers must give (with any user name); or set PRUNE_SEARCH_PASSWORD.",
+    ),
+    click.option("--read-only", is_flag=True, help="Refuse every request that would change something."),
+)  # fmt: skip
+"""Of a command that shows the dashboard."""
 
 
 def open_shared(spec: StudySpec, folder: StudyFolder, storage: str | None, artifacts: str | None) -> Shared:

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from search.cli_options import (
-    artifacts_option,
     data_option,
     data_root_option,
     json_option,
@@ -18,11 +17,11 @@ from search.cli_options import (
     open_shared,
     print_grade,
     resolution_option,
-    runs_option,
-    storage_option,
+    result_options,
     study_argument,
     trial_option,
 )
+from search.options import Options
 
 _FORMATS = ("pth", "safetensors", "onnx", "pt2", "pte")
 
@@ -36,11 +35,7 @@ _FORMATS = ("pth", "safetensors", "onnx", "pt2", "pte")
     help="May be given more than once (default: all whose packages are installed).",
 )  # fmt: skip
 @click.option("--no-grade", is_flag=True, help="Do not classify the test images for the card.")
-@data_root_option
-@runs_option
-@storage_option
-@artifacts_option
-@machine_options
+@result_options
 @json_option
 def export(
     study: Path,
@@ -48,12 +43,7 @@ def export(
     out: Path | None,
     formats: tuple[str, ...],
     no_grade: bool,
-    data_root: Path | None,
-    runs: Path,
-    storage: str | None,
-    artifacts: str | None,
-    threads: int,
-    device: str,
+    options: Options,
     as_json: bool,
 ) -> None:
     """Write a trial's pruned network for other programs, each file checked, and its card (JSON and Markdown).
@@ -71,11 +61,11 @@ def export(
     from search.deliver import deliver, find_trial, trial_files
     from search.progress import Terminal
 
-    spec, folder = open_files(study, runs)
-    chosen = prepare(threads, device)
-    shared = open_shared(spec, folder, storage, artifacts)
+    spec, folder = open_files(study, options.runs)
+    chosen = prepare(options.threads, options.device)
+    shared = open_shared(spec, folder, options.storage, options.artifacts)
     trial_files(shared, spec, folder, find_trial(shared.store.study, spec, trial))  # told before the data set is read
-    data = None if no_grade else open_data(spec, data_root, chosen)
+    data = None if no_grade else open_data(spec, options.data_root, chosen)
     done = deliver(
         shared, study, spec, folder, number=trial, formats=formats or available(), out=out, data=data,
         progress=Terminal(),
@@ -101,11 +91,7 @@ def export(
 )
 @trial_option
 @click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder for the zip (default: here).")
-@data_root_option
-@runs_option
-@storage_option
-@artifacts_option
-@machine_options
+@result_options
 @json_option
 def submit(
     study: Path,
@@ -113,12 +99,7 @@ def submit(
     notebook: Path,
     trial: int | None,
     out: Path,
-    data_root: Path | None,
-    runs: Path,
-    storage: str | None,
-    artifacts: str | None,
-    threads: int,
-    device: str,
+    options: Options,
     as_json: bool,
 ) -> None:
     """Pack the hand-in zip: ID.zip with model/mobilenet.pth and ID.ipynb.
@@ -132,13 +113,13 @@ def submit(
     from search.progress import Terminal
     from search.submission import submit as pack
 
-    spec, folder = open_files(study, runs)
-    chosen = prepare(threads, device)
-    shared = open_shared(spec, folder, storage, artifacts)
+    spec, folder = open_files(study, options.runs)
+    chosen = prepare(options.threads, options.device)
+    shared = open_shared(spec, folder, options.storage, options.artifacts)
     found = find_trial(shared.store.study, spec, trial)
     model = trial_files(shared, spec, folder, found).model
-    root = data_root or (Path(spec.data.root).expanduser() if spec.data.root else None)
-    data = open_data(spec, data_root, chosen)
+    root = options.data_root or (Path(spec.data.root).expanduser() if spec.data.root else None)
+    data = open_data(spec, options.data_root, chosen)
     result = pack(
         model, student, notebook, out, data, root=root, resolution=spec.data.resolution, progress=Terminal()
     )  # fmt: skip

@@ -170,6 +170,17 @@ def finished(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """The same for the quickstart, run as a new user runs it, once for all tests that look at it."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    study = Path(__file__).parent.parent / "studies" / "quickstart.toml"
+    program = [str(Path(sys.executable).with_name("prune-search")), "run", str(study), "--json"]
+    done = subprocess.run(program, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return study, folder / "runs", json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
 def course_files() -> tuple[Path, Path]:
     """(CIFAR-10's folder, the course's dense network), where they are at hand."""
     root, base = os.environ.get("CIFAR10_ROOT"), os.environ.get("PRUNE_SEARCH_BASE")

@@ -91,9 +91,9 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def test_a_browser_shows_the_figures_and_notes_and_downloads_the_best_network(
-    page: Page, invoke: Invoke, finished: Finished, tmp_path: Path
+    page: Page, invoke: Invoke, quickstart: Finished, tmp_path: Path
 ) -> None:
-    study, runs, printed = finished
+    study, runs, printed = quickstart
     best = printed["best"]["number"]
     with dashboard("dashboard", study, "--runs", runs) as address:
         assert "//127.0.0.1:" in address
@@ -118,12 +118,11 @@ def test_a_browser_shows_the_figures_and_notes_and_downloads_the_best_network(
     assert scored == printed["test"]
 
 
-def test_the_report_fits_a_desk_and_a_phone(page: Page, invoke: Invoke, finished: Finished) -> None:
-    study, runs, _ = finished
-    invoke("plot", study, "--runs", runs)
+def test_the_report_fits_a_desk_and_a_phone(page: Page, quickstart: Finished) -> None:
+    _, runs, _ = quickstart
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
-        page.goto((runs / "tiny" / "report.html").as_uri())
+        page.goto((runs / "quickstart" / "report.html").as_uri())
         expect(page.locator(".plotly-graph-div").last).to_be_visible()
         page.wait_for_timeout(1000)
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -252,18 +252,14 @@ def test_hopeless_trials_are_stopped_early(invoke: Invoke, write_study: WriteStu
     assert printed["best"] is not None
 
 
-def test_the_quickstart_as_a_new_user_runs_it(tmp_path: Path) -> None:
-    quickstart = Path(__file__).parent.parent / "studies" / "quickstart.toml"
-    program = [str(Path(sys.executable).with_name("prune-search")), "run", str(quickstart), "--json"]
-    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
+def test_the_quickstart_as_a_new_user_runs_it(quickstart: tuple[Path, Path, dict[str, Any]]) -> None:
+    _, runs, printed = quickstart
     assert printed["trials"]["done"] >= 8
     assert printed["best"]["accuracy"] > 0.8
     assert printed["test"]["accuracy"] > 0.8
     assert printed["test"]["score"] > -10
     grader = "import sys, torch; print(torch.load(sys.argv[1], weights_only=False)(torch.zeros(1, 3, 32, 32)).shape)"
-    file = tmp_path / printed["file"]
+    file = runs.parent / printed["file"]
     loaded = subprocess.run([sys.executable, "-c", grader, file], capture_output=True, text=True, cwd="/")
     assert loaded.stdout.strip() == "torch.Size([1, 10])", loaded.stderr
-    assert (tmp_path / "runs" / "quickstart" / "report.html").exists()
+    assert (runs / "quickstart" / "report.html").exists()
