@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-import threading
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,9 +105,10 @@ def dashboard(study: Path, web: Web, runs: Path, storage: str | None, artifacts:
     with shown(open_shared(spec, folder, storage, artifacts), spec, folder, study, web) as address:
         click.echo(f"Dashboard: {address}")
         click.echo("Ctrl-C ends it.", err=True)
-        forever = threading.Event()
-        while not forever.wait(0.2):
-            interrupt.check()
+        with contextlib.suppress(KeyboardInterrupt):  # its usual end
+            while True:
+                interrupt.check()
+                time.sleep(0.2)
 
 
 @click.command()

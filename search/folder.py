@@ -188,7 +188,8 @@ class TrialFolder:
         (`accuracy` before training and the `seconds` that took to find, or None)."""
         from pruner.checkpoint import load_state
 
-        return load_state(self.path / "checkpoint.pt")
+        state = load_state(self.path / "checkpoint.pt")
+        return {"before": None, **state} if state else None
 
     def keep_checkpoint(
         self, training: dict[str, Any], history: list[dict[str, float]], before: dict[str, float] | None

@@ -6,11 +6,13 @@ import contextlib
 import json
 import mimetypes
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 import optuna
 from optuna.study import Study
-from optuna.trial import Trial
-from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+from optuna_dashboard import save_plotly_graph_object
+from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_prefix, note_ver_key, split_body
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.report import study_figures
@@ -33,6 +35,7 @@ class Annotator(threading.Thread):
         super().__init__(name="annotator", daemon=True)
         self._study, self._spec, self._study_file = study, spec, study_file
         self._noted: dict[int, tuple[Record, bool]] = {}
+        self._begun = False
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -50,47 +53,59 @@ class Annotator(threading.Thread):
         self.join(timeout=10)
 
     def refresh(self) -> None:
-        """Bring everything up to date."""
-        study = self._study
+        """Bring everything up to date, the best and the newest trials first."""
+        study, dense = self._study, dense_of(self._study)
         trials = {trial.number: trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
         found = [record(trial) for trial in trials.values()]
-        top, dense = best(found), dense_of(study)
+        top = best(found)
         changed = [r for r in found if self._noted.get(r.number) != (r, r == top)]
-        for r in changed:
-            trial = trials[r.number]
-            if r.state == "done":
-                _name_artifacts(study, trial._trial_id, r.number)
-            _write_note(Trial(study, trial._trial_id), trial_note(r, dense, is_best=r == top))
-            self._noted[r.number] = (r, r == top)
-        if not changed and self._noted:
+        if self._begun and not changed:
             return
-        _write_note(study, study_note(self._spec, found, dense, self._study_file))
+        page = _Page(study)
+        page.write_note(None, study_note(self._spec, found, dense, self._study_file))
         figures = study_figures(self._spec, found, {}, dense)
         for name in _SHOWN:
             if name in figures:
                 figures[name].update_layout(height=None)  # as high as the dashboard's boxes
                 save_plotly_graph_object(study, figures[name], graph_object_id=name)
+        self._begun = True
+        for r in sorted(changed, key=lambda r: (r != top, -r.number)):
+            trial_id = trials[r.number]._trial_id
+            if r.state == "done":
+                page.name_artifacts(trial_id, r.number)
+            page.write_note(trial_id, trial_note(r, dense, is_best=r == top))
+            self._noted[r.number] = (r, r == top)
 
 
-def _write_note(where: Study | Trial, note: str) -> None:
-    before = get_note(where)
-    text = with_tail(note, before)
-    if text != before:
-        save_note(where, text)
+class _Page:
+    """A study's attributes as the dashboard reads them: all are read once, and only what differs is written.
 
+    Finished trials take no more attributes of their own, so what belongs to a trial is the study's, too.
+    """
 
-def _name_artifacts(study: Study, trial_id: int, number: int) -> None:
-    """Say which files a finished trial has. Of such a trial only the study's attributes can still be written."""
-    present = study._storage.get_study_system_attrs(study._study_id)
-    for file in FILES:
-        name = artifact_id(study._study_id, number, file)
-        key = f"dashboard:artifacts:{trial_id}:{name}"
-        if key not in present:
-            kind, encoding = mimetypes.guess_type(file)
-            about = {
-                "artifact_id": name,
-                "filename": file,
-                "mimetype": kind or "application/octet-stream",
-                "encoding": encoding,
-            }
-            study._storage.set_study_system_attr(study._study_id, key, json.dumps(about))
+    def __init__(self, study: Study) -> None:
+        self._storage, self._study_id = study._storage, study._study_id
+        self._present = self._storage.get_study_system_attrs(self._study_id)
+
+    def write_note(self, trial_id: int | None, note: str) -> None:
+        """The study's note, or a trial's."""
+        before = get_note_from_system_attrs(self._present, trial_id)
+        text = with_tail(note, before["body"])
+        if text == before["body"]:
+            return
+        parts = split_body(text, trial_id)
+        more = (key for key in self._present if key.startswith(note_str_key_prefix(trial_id)) and key not in parts)
+        self._write({**parts, **dict.fromkeys(more, ""), note_ver_key(trial_id): before["version"] + 1})
+
+    def name_artifacts(self, trial_id: int, number: int) -> None:
+        """Say which files a trial has."""
+        for file in FILES:
+            name = artifact_id(self._study_id, number, file)
+            kind = mimetypes.guess_type(file)[0] or "application/octet-stream"
+            about = {"artifact_id": name, "filename": file, "mimetype": kind, "encoding": None}
+            self._write({f"dashboard:artifacts:{trial_id}:{name}": json.dumps(about)})
+
+    def _write(self, attrs: Mapping[str, Any]) -> None:
+        for key, value in attrs.items():
+            if self._present.get(key) != value:
+                self._storage.set_study_system_attr(self._study_id, key, value)
