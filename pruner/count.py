@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 GRADER_RESOLUTION = 224
 """Pixels a side at which the course's grader looks and counts."""
@@ -61,6 +63,16 @@ def layers(widths: Mapping[str, int], class_count: int) -> list[Layer]:
     channels = add("features.18", "head", channels, widths["head"], 1)
     weights = (channels + 1) * class_count
     return [*found, Layer("classifier.1", "classifier", 1, class_count, weights, weights)]
+
+
+def stage_of(name: str) -> str:
+    """The stage (as in `Layer.stage`) of a module or weight of that name."""
+    top, _, rest = name.partition(".")
+    if top == "classifier":
+        return "classifier"
+    block = int(rest.partition(".")[0])
+    ends = [0, *accumulate(BLOCKS_BY_STAGE)]
+    return ("stem", *(f"stage{i}" for i in range(1, 8)), "head")[bisect_left(ends, block)]
 
 
 def count_of(widths: Mapping[str, int], class_count: int) -> tuple[float, int]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pruner.data import Split, steps_per_epoch, train_batches
 from pruner.errors import Diverged
+from pruner.masks import MaskKeeper
 from pruner.recipe import Tune
 from pruner.seeds import mix
 
@@ -44,18 +45,20 @@ def fine_tune(
     tune: Tune,
     *,
     mirrors: bool,
+    keeper: MaskKeeper | None = None,
     resume: dict[str, Any] | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place, as `tune` says; yields after every epoch.
 
-    `mirrors`: may images be flipped? `resume`: an earlier report's `state`, to go on after its epoch.
+    `mirrors`: may images be flipped? `keeper`: keeps masked weights zero. `resume`: an earlier report's `state`, to go
+    on after its epoch.
     `on_images(n)` is told of every n images done. Raises Diverged when the loss is no longer a number.
     """
     device = split.images.device
     # With freed memory kept (pruner.machine), channels last trains faster at every resolution.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    step = Step(model, tune, device)
+    step = Step(model, tune, device, keeper)
     done = 0
     if resume is not None:
         done = resume["epoch"]
@@ -83,6 +86,8 @@ def fine_tune(
             for number, (images, labels) in enumerate(batches, start=epoch * steps):
                 rate = tune.learning_rate * schedule(number, steps * tune.epochs, tune.warmup)
                 loss, outputs = step(images, labels, rate)
+                if keeper:
+                    keeper.after_step(step.optimizer, number, steps * tune.epochs)
                 total_loss += loss * len(labels)
                 right += (outputs.argmax(1) == labels).sum()
                 seen += len(labels)
@@ -104,39 +109,42 @@ def fine_tune(
 class Step:
     """One optimisation step, with mixed precision on a GPU, and the state that outlives an epoch."""
 
-    def __init__(self, model: nn.Module, tune: Tune, device: torch.device) -> None:
-        self._model, self._tune, self._device = model, tune, device
-        self._optimizer = make_optimizer(model, tune)
+    def __init__(self, model: nn.Module, tune: Tune, device: torch.device, keeper: MaskKeeper | None = None) -> None:
+        self._model, self._tune, self._device, self._keeper = model, tune, device, keeper
+        self.optimizer = make_optimizer(model, tune)
         self._half = _half_precision(device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._half is torch.float16)
 
     def __call__(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """(mean loss, outputs) of a batch, after moving the weights by it."""
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
             outputs = self._model(images)
             loss = F.cross_entropy(outputs, labels, label_smoothing=self._tune.label_smoothing)
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self._tune.clip:
-            self._scaler.unscale_(self._optimizer)
+            self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self._model.parameters(), self._tune.clip)
-        self._scaler.step(self._optimizer)
+        self._scaler.step(self.optimizer)
         self._scaler.update()
         return loss.detach(), outputs.detach()
 
     def state(self) -> dict[str, Any]:
         return {
             "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "masks": self._keeper.state() if self._keeper else {},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
+        if self._keeper:
+            self._keeper.load_state(state["masks"])
 
 
 def epoch_images(split: Split, tune: Tune) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ class Measurement:
     params: int
     size_bytes: int
     """Of the network as it is handed in: one pickled module of 32-bit floats."""
+    nonzero_params: int | None = None
+    """Parameters that are not zero; None in files of versions that did not count them."""
 
 
 def count(model: nn.Module) -> tuple[float, int]:
@@ -87,8 +90,21 @@ def measure(
     right = evaluate(model, split, resolution=resolution, on_images=on_images)
     mflops, params = count(model)
     return Measurement(
-        accuracy=accuracy(right), images=len(right), mflops=mflops, params=params, size_bytes=size_bytes(model)
-    )
+        accuracy=accuracy(right), images=len(right), mflops=mflops, params=params, size_bytes=size_bytes(model),
+        nonzero_params=nonzero_params(model),
+    )  # fmt: skip
+
+
+def nonzero_params(model: nn.Module) -> int:
+    """How many parameters are not zero."""
+    return sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters())
+
+
+def compressed_bytes(model: nn.Module) -> int:
+    """The size of the network as one pickled module, compressed (zlib): zeros take next to no room there."""
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    return len(zlib.compress(buffer.getvalue()))
 
 
 def size_bytes(model: nn.Module) -> int:

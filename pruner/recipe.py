@@ -16,6 +16,9 @@ BLOCKS = tuple(f"features.{number}" for number in range(19))
 """The modules of MobileNetV2's `features`: the stem, 17 bottleneck blocks, the head's convolution."""
 
 IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "fpgm", "bn_scale", "random")
+MASK_IMPORTANCES = ("magnitude", "taylor")
+WEIGHT_STAGES = ("stem", *STAGES, "classifier")
+"""Where weights are that masks can make zero."""
 NORMALIZERS = ("none", "mean", "max", "sum")
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -74,6 +77,45 @@ class Prune:
             raise InputError("minimum and multiple are numbers of channels, 1 or more")
 
 
+def check_sparsity(where: str, sparsity: float) -> None:
+    """Raise InputError unless `sparsity`, a fraction of weights, lies in [0, 1]."""
+    if not 0.0 <= sparsity <= 1.0:
+        raise InputError(f"{where}: a sparsity is a fraction of weights in [0, 1], not {sparsity:g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """Which share of the weights becomes zero, how they are ranked, and whether at once or on the way."""
+
+    importance: str = "magnitude"
+    """How weights are ranked: one of MASK_IMPORTANCES."""
+    sparsity: Mapping[str, float] = field(default_factory=dict)
+    """Stage (one of WEIGHT_STAGES), or a weight's own name -> fraction of its weights that becomes zero."""
+    uniform: float = 0.0
+    """The fraction for every layer that `sparsity` does not name."""
+    global_sparsity: float | None = None
+    """One fraction for the whole network instead: all weights compete."""
+    gradual: bool = False
+    """Get there during training, by a cubic schedule, instead of before it."""
+    ramp: float = 0.6
+    """Gradual: the share of all steps after which the final sparsity is reached."""
+    updates: int = 10
+    """Gradual: in so many steps."""
+
+    def __post_init__(self) -> None:
+        check_name("importance", self.importance, MASK_IMPORTANCES)
+        for name, sparsity in (*self.sparsity.items(), ("uniform", self.uniform)):
+            check_sparsity(f"sparsity.{name}", sparsity)
+            if not name.endswith(".weight") and name != "uniform":
+                check_name("sparsity", name, WEIGHT_STAGES)
+        if self.global_sparsity is not None:
+            check_sparsity("global_sparsity", self.global_sparsity)
+            if self.sparsity or self.uniform:
+                raise InputError("global_sparsity: give either one for all weights or sparsities by stage, not both")
+        if not 0 < self.ramp <= 1 or self.updates < 1:
+            raise InputError("ramp is in (0, 1], updates is 1 or more")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tune:
     """How a network is trained."""
@@ -117,17 +159,21 @@ class Tune:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All that is done to one network: the cut and the training after it."""
+    """All that is done to one network: the cut, the masks, and the training after them."""
 
     prune: Prune
     tune: Tune
+    mask: Mask | None = None
+    """What single weights become zero after the cut, if any."""
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-ready form; `from_json` gives an equal recipe back."""
-        return dataclasses.asdict(self)
+        data = dataclasses.asdict(self)
+        return data if self.mask else {key: data[key] for key in ("prune", "tune")}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Recipe:
         """The recipe that `as_json` wrote."""
         prune = dict(data["prune"], ignore=tuple(data["prune"]["ignore"]))
-        return Recipe(prune=Prune(**prune), tune=Tune(**data["tune"]))
+        mask = Mask(**data["mask"]) if "mask" in data else None
+        return Recipe(prune=Prune(**prune), tune=Tune(**data["tune"]), mask=mask)

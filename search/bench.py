@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.checkpoint import load_state, save_state
 from pruner.data import Dataset, Split, load
 from pruner.importance import NEED_IMAGES, Scores, score_channels
 from pruner.loading import load_dense
+from pruner.masks import score_weights
 from pruner.seeds import mix
 from search.dense import dense_file, measure_dense
 from search.filesystem import locked
@@ -52,6 +53,14 @@ class Bench:
                     save_state(path, kept)
             self._scores[importance] = kept
         return self._scores[importance]
+
+    def weight_scores(self, model: nn.Module, importance: str) -> dict[str, Tensor]:
+        """The importance of every weight of a network, which may have been cut."""
+        images = calibration(self.data.train, self.spec.prune.calibration_images, self.spec.seed)
+        with self.progress.task(f"{importance}: ranking weights", len(images)) as bar:
+            return score_weights(
+                model, importance, images, resolution=self.spec.data.resolution, on_images=bar.advance
+            )  # fmt: skip
 
     def _compute_scores(self, importance: str) -> Scores:
         images = calibration(self.data.train, self.spec.prune.calibration_images, self.spec.seed)

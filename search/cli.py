@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from search.cli_run import base, run, serve, worker
+from search.cli_scan import scan
 from search.cli_show import check, dashboard, plot, status
 from search.cli_take import compare, export, score, submit
 
@@ -26,7 +27,7 @@ def cli() -> None:
     """
 
 
-for command in (run, serve, worker, base, status, plot, dashboard, check, export, submit, score, compare):
+for command in (run, serve, worker, base, status, plot, dashboard, check, export, submit, score, compare, scan):
     cli.add_command(command)
 
 

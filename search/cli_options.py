@@ -131,5 +131,11 @@ def print_grade(graded: dict[str, Any]) -> None:
         f"them), {graded['mflops']:.3f} MFLOPs, score {graded['score']:.2f}; {graded['params']:,} parameters, "
         f"{graded['size_bytes']:,} bytes"
     )
+    left, params = graded["nonzero_params"], graded["params"]
+    if left < 0.99 * params:
+        click.echo(
+            f"Masks: {left:,} parameters are not zero ({left / params:.1%}), {4 * left:,} bytes at 32 bits; the file "
+            f"compressed: {graded['compressed_bytes']:,} bytes; the operations stay as they are"
+        )
     if not graded["originates_from_mobilenetv2"]:
         click.echo("Warning: its structure is no longer MobileNetV2's; the course would refuse it.")

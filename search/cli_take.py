@@ -186,21 +186,24 @@ def compare(
     device: str,
     as_json: bool,
 ) -> None:
-    """Put several networks side by side: operations by stage, parameters, bytes, latency, accuracy, score."""
+    """Put several networks side by side: operations by stage, parameters, bytes, latency, accuracy, score.
+
+    Of two of equal widths, as before and after masks, --out also shows weights by layer.
+    """
     from pruner.data import load
     from pruner.files import write_whole
     from pruner.loading import load_network
     from pruner.machine import prepare
+    from pruner.mobilenet import widths
     from search.compare import compare as look
-    from search.compare import table
+    from search.compare import table, weight_figures
     from search.plots import models_figure
     from search.progress import Terminal
     from search.report import page
     from search.score import ScoreRule
 
     chosen = prepare(threads, device)
-    for model in models:
-        load_network(model)  # a bad file is told before the data set is read
+    networks = [load_network(model) for model in models]  # a bad file is told before the data set is read
     data = None if no_grade else load(name, data_root).to(chosen)
     rows = look(
         models, data, ScoreRule(), resolution=resolution, threads=latency_threads, device=chosen, progress=Terminal()
@@ -210,6 +213,8 @@ def compare(
     else:
         click.echo(table(rows))
     if out is not None:
-        figure = models_figure({row["file"]: row["mflops_by_stage"] for row in rows})
-        write_whole(out, page("Networks compared", table(rows).splitlines(), {"stages": figure}).encode())
+        figures = {"stages": models_figure({row["file"]: row["mflops_by_stage"] for row in rows})}
+        if len(networks) == 2 and widths(networks[0]) == widths(networks[1]):
+            figures |= weight_figures(*networks)
+        write_whole(out, page("Networks compared", table(rows).splitlines(), figures).encode())
         click.echo(f"Figure: {out}", err=True)

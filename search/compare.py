@@ -6,17 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import torch
+from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.count import layers
 from pruner.data import Dataset
 from pruner.latency import latency
 from pruner.loading import load_network
+from pruner.masks import weights
 from pruner.measure import count
 from pruner.mobilenet import classes, widths
 from search.grade import grade
+from search.plot_weights import distributions_figure, mask_figure, parameters_figure
 from search.progress import Progress
 from search.score import ScoreRule
+
+_BINS = 40
 
 
 def compare(
@@ -82,3 +88,30 @@ def _cells(row: dict[str, Any], stages: Sequence[str]) -> list[str]:
         "" if row["accuracy"] is None else f"{row['accuracy']:.2%}",
         "" if row["score"] is None else f"{row['score']:.2f}",
     ]
+
+
+def weight_figures(before: MobileNetV2, after: MobileNetV2) -> dict[str, go.Figure]:
+    """Of two networks of equal widths: parameters by layer, distributions of weights, the mask of a small tensor."""
+    old, new = ({name: w.detach() for name, w in weights(model).items()} for model in (before, after))
+    nonzero = {name: int(torch.count_nonzero(weight)) for name, weight in new.items()}
+    edges = {}
+    for name in old:
+        both = torch.cat([old[name].flatten(), new[name].flatten()])
+        edges[name] = torch.linspace(float(both.min()), float(both.max()), _BINS + 1)
+    counts = [{name: _histogram(w, edges[name]) for name, w in network.items()} for network in (old, new)]
+    figures = {
+        "parameters": parameters_figure({name: weight.numel() for name, weight in old.items()}, nonzero),
+        "distributions": distributions_figure(
+            counts[0], counts[1], {name: edge.tolist() for name, edge in edges.items()}
+        ),
+    }
+    masked = [name for name, left in nonzero.items() if left < new[name].numel()]
+    if masked:
+        smallest = min(masked, key=lambda name: new[name].numel())
+        figures["mask"] = mask_figure((new[smallest] != 0).flatten(1).tolist(), smallest)
+    return figures
+
+
+def _histogram(weight: torch.Tensor, edges: torch.Tensor) -> list[int]:
+    values = weight.flatten()
+    return torch.histogram(values[values != 0], edges).hist.int().tolist()

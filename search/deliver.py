@@ -93,7 +93,7 @@ def deliver(
     card_file, key = stem.with_suffix(".json"), weights_key(model)
     before = read_json(card_file) or {}
     before = before if before.get("weights") == key else {}
-    test = Grade(**before["test"]) if before.get("test") else None
+    test = _kept_grade(before)
     if test is None and data is not None:
         test = grade(files.model, data, spec.score, spec.data.resolution, data.test.images.device, progress)
     backends = ["torch", *(["onnxruntime"] if "onnx" in formats else [])]
@@ -112,6 +112,13 @@ def deliver(
     write_json(card_file, card)
     write_whole(stem.with_suffix(".md"), card_markdown(card).encode())
     return Delivery(trial.number, written, card, card_file)
+
+
+def _kept_grade(card: dict[str, Any]) -> Grade | None:
+    try:
+        return Grade(**card["test"])
+    except (KeyError, TypeError):  # not graded, or by a version that measured less
+        return None
 
 
 def find_trial(study: Study, spec: StudySpec, number: int | None) -> FrozenTrial:

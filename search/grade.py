@@ -10,7 +10,7 @@ import torch
 from pruner.data import Dataset
 from pruner.errors import InputError
 from pruner.loading import load_network
-from pruner.measure import accuracy, count, drop_last, evaluate
+from pruner.measure import accuracy, compressed_bytes, count, drop_last, evaluate, nonzero_params
 from pruner.mobilenet import classes, origin_difference
 from search.progress import Progress
 from search.score import ScoreRule
@@ -32,6 +32,10 @@ class Grade:
     params: int
     size_bytes: int
     """Of the file."""
+    nonzero_params: int
+    """Masks make them fewer, but neither the operations nor the file."""
+    compressed_bytes: int
+    """Of the network as one pickled module."""
     originates_from_mobilenetv2: bool
 
 
@@ -54,5 +58,7 @@ def grade(
         score_drop_last=rule(mflops, seen),
         params=params,
         size_bytes=path.stat().st_size,
+        nonzero_params=nonzero_params(model),
+        compressed_bytes=compressed_bytes(model),
         originates_from_mobilenetv2=origin_difference(model) is None,
     )

@@ -127,4 +127,4 @@ def _around(done: Sequence[Record], rule: ScoreRule, dense: Dense | None) -> _Bo
         accuracies.append(dense.accuracy)
     mflops = mflops or [rule.mflops_full, rule.mflops_worst]
     across, up = 0.08 * (max(mflops) - min(mflops)) + 2, 0.08 * (max(accuracies) - min(accuracies)) + 0.005
-    return _Box(min(mflops) - across, max(mflops) + across, min(accuracies) - up, min(1.005, max(accuracies) + up))
+    return _Box(min(mflops) - across, max(mflops) + across, min(accuracies) - up, min(1.03, max(accuracies) + up))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
@@ -10,8 +11,9 @@ from plotly.subplots import make_subplots
 
 from search.plot_layers import layers_figure, map_sizes_figure, models_figure, widths_figure
 from search.plot_pareto import pareto_figure
-from search.plot_style import BLUE, DASHES, LIGHT, OPERATIONS, ORANGE, SERIES, SYMBOLS, hover, percent, styled
-from search.results import Record, best, finished, pareto
+from search.plot_style import BLUE, DASHES, GREEN, LIGHT, OPERATIONS, ORANGE, SERIES, SYMBOLS, hover, percent, styled
+from search.results import Dense, Record, best, finished, pareto
+from search.score import BYTES_PER_PARAM
 
 __all__ = [
     "before_after_figure",
@@ -22,41 +24,87 @@ __all__ = [
     "map_sizes_figure",
     "models_figure",
     "pareto_figure",
+    "sizes_figure",
     "studies_figure",
     "widths_figure",
 ]
 
 
-def history_figure(found: Sequence[Record]) -> go.Figure:
-    """The score of every finished trial, and the best so far."""
-    done = finished(found)
+_SIZE = "parameters that are not zero (MB)"
+
+
+def history_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figure:
+    """The score of every finished trial, and the best so far; in a `sparse` study the size instead."""
+    done, sign = finished(found), -1e-6 if sparse else 1.0
     figure = go.Figure(
         go.Scatter(
             x=[r.number for r in done],
-            y=[r.score for r in done],
+            y=[sign * (r.merit or 0.0) for r in done],
             mode="markers",
             marker={"color": BLUE, "size": 9},
-            name="score",
+            name="size" if sparse else "score",
             customdata=[hover(r) for r in done],
             hovertemplate="%{customdata}<extra></extra>",
         )
     )
     line = {"color": ORANGE, "shape": "hv"}
     figure.add_trace(
-        go.Scatter(x=[r.number for r in done], y=_best_so_far(done), mode="lines", line=line, name="best so far")
+        go.Scatter(
+            x=[r.number for r in done],
+            y=[sign * merit if math.isfinite(merit) else None for merit in _best_so_far(done)],
+            mode="lines",
+            line=line,
+            name="best so far",
+        )
     )
     last = max((r.number for r in done), default=0)
     figure.update_xaxes(range=[-0.03 * last - 0.3, 1.03 * last + 0.3], dtick=1 if last <= 20 else None)
+    if sparse:
+        return styled(figure, "Sizes by trial", "trial", _SIZE)
     return styled(figure, "Scores by trial", "trial", "score (points)")
 
 
 def _best_so_far(done: Sequence[Record]) -> list[float]:
-    scores = (r.score if r.feasible and r.score is not None else float("-inf") for r in done)
-    return list(accumulate(scores, max))
+    """Merits; minus infinity before the first trial that keeps to the limits."""
+    merits = (r.merit if r.feasible and r.merit is not None else float("-inf") for r in done)
+    return list(accumulate(merits, max))
+
+
+def sizes_figure(found: Sequence[Record], dense: Dense | None) -> go.Figure:
+    """Size of what is not zero against holdout accuracy, for studies of masks: their Pareto front, the best, the dense
+    network."""
+    done, top, figure = finished(found), best(found), go.Figure()
+    front = pareto(found, "nonzero_bytes")
+    line = {"color": GREEN, "width": 2, "shape": "hv"}
+    for name, shown, style in (
+        ("trials", done, {"mode": "markers", "marker": {"color": BLUE, "size": 9}}),
+        ("Pareto front", front, {"mode": "lines", "line": line}),
+        ("best", [top] if top else [], {"mode": "markers", "marker": {"color": ORANGE, "size": 16, "symbol": "star"}}),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=[(r.nonzero_bytes or 0) / 1e6 for r in shown],
+                y=[percent(r.accuracy) for r in shown],
+                name=name,
+                customdata=[hover(r) for r in shown],
+                hovertemplate="%{customdata}<extra></extra>",
+                **style,
+            )
+        )
+    if dense:
+        marker = {"color": "white", "size": 12, "symbol": "diamond", "line": {"color": "black", "width": 2}}
+        figure.add_trace(
+            go.Scatter(
+                x=[BYTES_PER_PARAM * dense.params / 1e6], y=[percent(dense.accuracy)], mode="markers", marker=marker,
+                name="dense network",
+            )
+        )  # fmt: skip
+    figure.update_xaxes(rangemode="tozero")
+    return styled(figure, "Accuracy against size", _SIZE, "holdout accuracy (%)")
 
 
 def importances_figure(importances: Mapping[str, float]) -> go.Figure:
-    """How much of the score's variation each sampled parameter explains; the most important on top."""
+    """How much of the result's variation each sampled parameter explains; the most important on top."""
     names = sorted(importances, key=lambda name: importances[name])
     figure = go.Figure(
         go.Bar(
@@ -68,7 +116,7 @@ def importances_figure(importances: Mapping[str, float]) -> go.Figure:
         )
     )
     figure.update_xaxes(tickformat=".0%")
-    return styled(figure, "What the score depends on", "share of the variation (%)", "parameter")
+    return styled(figure, "What the result depends on", "share of the variation (%)", "parameter")
 
 
 def curves_figure(found: Sequence[Record]) -> go.Figure:

@@ -25,7 +25,9 @@ def study_figures(
     spec: StudySpec, found: Sequence[Record], importances: Mapping[str, float], dense: Dense | None
 ) -> dict[str, go.Figure]:
     """All figures of a study for which there is something to show."""
-    figures = {"pareto": plots.pareto_figure(found, spec.score, dense), "history": plots.history_figure(found)}
+    sparse = spec.space.masks
+    trade_off = plots.sizes_figure(found, dense) if sparse else plots.pareto_figure(found, spec.score, dense)
+    figures = {"pareto": trade_off, "history": plots.history_figure(found, sparse=sparse)}
     if any(r.curve for r in found):
         figures["curves"] = plots.curves_figure(found)
     if any(r.accuracy_before is not None for r in found):
@@ -57,7 +59,10 @@ def write_report(study: Study, spec: StudySpec, path: Path) -> dict[str, go.Figu
 
 def study_report(spec: StudySpec, found: Sequence[Record], figures: Figures) -> str:
     """A study as a page."""
-    return page(f"Study {spec.name}", [spec.about, headline(found)], figures, _table(found))
+    sentences = [spec.about, headline(found)]
+    if spec.space.masks:
+        sentences.append("Masks make weights zero; they leave the operations as they are.")
+    return page(f"Study {spec.name}", sentences, figures, _table(found))
 
 
 def comparison_report(studies: Mapping[str, Sequence[Record]]) -> str:
@@ -82,10 +87,10 @@ def page(title: str, sentences: Sequence[str], figures: Figures, table: str = ""
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }}
 figure {{ margin: 2rem 0; break-inside: avoid }}
 .wide {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100% }}
-th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; font-size: .85rem }}
+th, td {{ padding: .25rem .4rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }}
 th:nth-child(2), td:nth-child(2), th:last-child, td:last-child {{ text-align: left }}
-td:last-child {{ white-space: normal; min-width: 16rem }}
+td:last-child {{ white-space: normal; min-width: 14rem }}
 tr.best {{ font-weight: 600; background: #fdf1e7 }}
 @media (max-width: 700px) {{ td:last-child {{ white-space: nowrap }} }}
 @media print {{

@@ -11,6 +11,7 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.score import BYTES_PER_PARAM
 from search.stopping import ENDED_EARLY
 
 CURVE, WIDTHS = "prune_search:curve", "prune_search:widths"
@@ -36,6 +37,10 @@ class Record:
     curve: tuple[float, ...]
     """Accuracy on those images after each epoch so far."""
     score: float | None
+    nonzero_bytes: int | None
+    """Of the parameters that are not zero, at 32 bits each."""
+    merit: float | None
+    """What the best trial has most of: the score, but in a study of sizes."""
     mflops_removed: float | None
     """Share of the dense network's operations that the cut removed."""
     params_removed: float | None
@@ -65,6 +70,8 @@ def record(trial: FrozenTrial) -> Record:
         accuracy_before=attrs.get("accuracy_before"),
         curve=tuple(trial.system_attrs.get(CURVE, ())),
         score=attrs.get("score"),
+        nonzero_bytes=attrs.get("nonzero_bytes"),
+        merit=attrs.get("merit", attrs.get("score")),
         mflops_removed=attrs.get("mflops_removed"),
         params_removed=attrs.get("params_removed"),
         latency_ms=attrs.get("latency_ms"),
@@ -107,15 +114,18 @@ def finished(found: Sequence[Record]) -> list[Record]:
 
 
 def best(found: Sequence[Record]) -> Record | None:
-    """The highest score among the finished trials that keep to the limits; of equals, the first."""
+    """The finished trial of most merit (score) among those that keep to the limits; of equals, the first."""
     candidates = [r for r in finished(found) if r.feasible]
-    return max(candidates, key=lambda r: (r.score, -r.number), default=None)
+    return max(candidates, key=lambda r: (r.merit, -r.number), default=None)
 
 
-def pareto(found: Sequence[Record]) -> list[Record]:
-    """The finished trials that no other beats in both MFLOPs and accuracy, by rising MFLOPs."""
+def pareto(found: Sequence[Record], size: str = "mflops") -> list[Record]:
+    """The finished trials that no other beats in both size and accuracy, by rising size.
+
+    `size`: the field that tells it, mflops or nonzero_bytes.
+    """
     front: list[Record] = []
-    ordered = sorted(finished(found), key=lambda r: (r.mflops or 0.0, -(r.accuracy or 0.0), r.number))
+    ordered = sorted(finished(found), key=lambda r: (getattr(r, size) or 0.0, -(r.accuracy or 0.0), r.number))
     for candidate in ordered:
         if not front or (candidate.accuracy or 0.0) > (front[-1].accuracy or 0.0):
             front.append(candidate)
@@ -125,7 +135,8 @@ def pareto(found: Sequence[Record]) -> list[Record]:
 def summary(found: Sequence[Record]) -> dict[str, Any]:
     """The study in one JSON-ready value: `trials` by state, `best`, `seconds`."""
     top = best(found)
-    keys = ("number", "score", "mflops", "accuracy", "params", "mflops_removed", "params_removed", "latency_ms")
+    keys = ("number", "score", "mflops", "accuracy", "params", "mflops_removed", "params_removed", "latency_ms",
+            "nonzero_bytes")  # fmt: skip
     return {
         "trials": {state: sum(r.state == state for r in found) for state in STATES},
         "best": {key: getattr(top, key) for key in keys} if top else None,
@@ -142,8 +153,15 @@ def headline(found: Sequence[Record]) -> str:
         return f"{text} No finished trial keeps to the limits yet."
     return (
         f"{text} Best: trial {top.number}, score {top.score:.2f}, {top.mflops:.1f} MFLOPs, "
-        f"{100 * (top.accuracy or 0.0):.2f} % of the holdout."
+        f"{100 * (top.accuracy or 0.0):.2f} % of the holdout{', ' + sparse if (sparse := _sparse(top)) else ''}."
     )
+
+
+def _sparse(r: Record) -> str:
+    """How little of a masked network is not zero; empty for one without masks."""
+    if r.nonzero_bytes is None or not r.params or r.nonzero_bytes > 0.99 * BYTES_PER_PARAM * r.params:
+        return ""
+    return f"{r.nonzero_bytes / 1e6:.2f} MB not zero ({r.nonzero_bytes / BYTES_PER_PARAM / r.params:.1%})"
 
 
 def describe(done: Record, *, is_best: bool = False) -> str:
@@ -155,6 +173,8 @@ def describe(done: Record, *, is_best: bool = False) -> str:
         parts.append(f"{done.accuracy:6.2%} of the holdout")
     if done.score is not None:
         parts.append(f"score {done.score:6.2f}")
+    if sparse := _sparse(done):
+        parts.append(sparse)
     if done.latency_ms is not None:
         parts.append(f"{done.latency_ms:.1f} ms")
     parts.append(f"{done.seconds:.0f} s")
@@ -168,11 +188,11 @@ def describe(done: Record, *, is_best: bool = False) -> str:
 
 
 def importances(study: Study) -> dict[str, float]:
-    """Parameter -> the share of the score's variation it explains (PED-ANOVA); empty while there is too little."""
+    """Parameter -> the share of the variation in score (merit) it explains (PED-ANOVA); empty with too few trials."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     names = set.intersection(*(set(trial.params) for trial in done)) if done else set()
     varied = [name for name in sorted(names) if len({trial.params[name] for trial in done}) > 1]
-    if len(done) < 4 or not varied or len({trial.user_attrs["score"] for trial in done}) < 2:
+    if len(done) < 4 or not varied or len({_merit(trial) for trial in done}) < 2:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it ranks by what makes its target low: hence the minus, which it can't see
@@ -180,5 +200,9 @@ def importances(study: Study) -> dict[str, float]:
             study,
             evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
             params=varied,
-            target=lambda trial: -trial.user_attrs["score"],
+            target=lambda trial: -_merit(trial),
         )
+
+
+def _merit(trial: FrozenTrial) -> float:
+    return trial.user_attrs.get("merit", trial.user_attrs["score"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -52,5 +53,14 @@ DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {
     "mflops": "minimize",
     "params": "minimize",
     "latency_ms": "minimize",
+    "nonzero_bytes": "minimize",
 }
 """What a study can optimise, and which way."""
+
+BYTES_PER_PARAM = 4
+"""Of 32-bit floats. As the course counts a sparse network's size: that of the parameters that are not zero."""
+
+
+def merit(objectives: Sequence[str], values: Mapping[str, float]) -> float:
+    """What the best trial has most of: the score, or where size counts, the fewest bytes that are not zero."""
+    return -values["nonzero_bytes"] if "nonzero_bytes" in objectives else values["score"]

@@ -9,7 +9,7 @@ from typing import Any
 from optuna.trial import Trial
 
 from pruner.errors import InputError
-from pruner.recipe import Prune, Recipe
+from pruner.recipe import Mask, Prune, Recipe
 from search.study_file import StudySpec
 from search.study_sections import Range, Space
 
@@ -21,6 +21,11 @@ def dimensions(space: Space) -> dict[str, Any]:
         found["global_cut"] = space.global_cut
     found |= {f"cut.{stage}": value for stage, value in space.cut.items()}
     found |= {f"output_cut.{stage}": value for stage, value in (space.output_cut or {}).items()}
+    if space.masks:
+        found |= {"mask_importance": space.mask_importance, "masking": space.masking}
+        found |= {f"sparsity.{stage}": value for stage, value in space.sparsity.items()}
+        if space.global_sparsity is not None:
+            found["global_sparsity"] = space.global_sparsity
     return found
 
 
@@ -52,7 +57,19 @@ def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
         ignore=spec.prune.ignore,
     )
     # One seed for all trials: recipes with equal plans then give equal networks, and need training only once.
-    return Recipe(prune=prune, tune=spec.train.tune(values["learning_rate"], spec.seed, spec.data))
+    tune = spec.train.tune(values["learning_rate"], spec.seed, spec.data)
+    return Recipe(prune=prune, tune=tune, mask=_mask(values, spec) if spec.space.masks else None)
+
+
+def _mask(values: Mapping[str, Any], spec: StudySpec) -> Mask:
+    return Mask(
+        importance=values["mask_importance"],
+        sparsity={stage: values[f"sparsity.{stage}"] for stage in spec.space.sparsity},
+        global_sparsity=values.get("global_sparsity"),
+        gradual=values["masking"] == "gradual",
+        ramp=spec.mask.ramp,
+        updates=spec.mask.updates,
+    )
 
 
 def grid(space: Space) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from search.study_sections import (
     DataSection,
     LatencySection,
     LimitsSection,
+    MaskSection,
     PruneSection,
     Range,
     SamplerSection,
@@ -47,6 +48,7 @@ class StudySpec(Section):
     base: BaseSection = BaseSection()
     space: Space = Space()
     prune: PruneSection = PruneSection()
+    mask: MaskSection = MaskSection()
     train: TrainSection = TrainSection()
     score: ScoreRule = ScoreRule()
     limits: LimitsSection = LimitsSection()

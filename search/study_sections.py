@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from pruner.recipe import IMPORTANCES, STAGES, Prune, Tune
+from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES, STAGES, WEIGHT_STAGES, Prune, Tune
 
 
 class Section(BaseModel):
@@ -65,13 +65,38 @@ class Space(Section):
     """Stage -> cut of its hidden widths, and of its output width too unless `output_cut` is given."""
     output_cut: dict[str, Dimension] | None = None
     global_cut: Dimension | None = None
+    sparsity: dict[str, Dimension] = Field(default_factory=dict)
+    """Stage (also stem, classifier), or a layer's own name as `prune-search scan` writes it -> fraction of its weights
+    that becomes zero."""
+    global_sparsity: Dimension | None = None
+    """The same for the whole network, all weights competing."""
+    mask_importance: NameDimension = "magnitude"
+    masking: NameDimension = "one-shot"
+    """`one-shot`, or `gradual`: while the network is trained."""
+
+    @property
+    def masks(self) -> bool:
+        """Do trials make weights zero?"""
+        return bool(self.sparsity) or self.global_sparsity is not None
 
     @model_validator(mode="after")
     def _check(self) -> Space:
-        names = self.importance if isinstance(self.importance, tuple) else (self.importance,)
-        for name in names:
-            if name not in IMPORTANCES:
-                raise ValueError(f"importance: {name!r} is not one of {', '.join(IMPORTANCES)}")
+        for key, names, known in (
+            ("importance", self.importance, IMPORTANCES),
+            ("mask_importance", self.mask_importance, MASK_IMPORTANCES),
+            ("masking", self.masking, ("one-shot", "gradual")),
+        ):
+            for name in names if isinstance(names, tuple) else (names,):
+                if name not in known:
+                    raise ValueError(f"{key}: {name!r} is not one of {', '.join(known)}")
+        if self.global_sparsity is not None and self.sparsity:
+            raise ValueError("give either global_sparsity or sparsities by stage, not both")
+        for stage, dimension in (*self.sparsity.items(), ("", self.global_sparsity or 0.0)):
+            if stage and stage not in WEIGHT_STAGES and not stage.endswith(".weight"):
+                raise ValueError(f"sparsity.{stage}: unknown stage{nearest(stage, list(WEIGHT_STAGES))}")
+            if not all(0 <= end <= 1 for end in _ends(dimension)):
+                where = f"sparsity.{stage}" if stage else "global_sparsity"
+                raise ValueError(f"{where}: a sparsity is a fraction of weights in [0, 1]")
         if self.global_cut is not None and (self.cut or self.output_cut):
             raise ValueError("give either global_cut or cuts by stage, not both")
         cuts: list[tuple[str, Any]] = [("global_cut", self.global_cut)] if self.global_cut is not None else []
@@ -149,6 +174,13 @@ class PruneSection(Section):
     def _check(self) -> PruneSection:
         Prune(ignore=self.ignore)
         return self
+
+
+class MaskSection(Section):
+    """How gradual masks get to their sparsity; the keys of `pruner.recipe.Mask`."""
+
+    ramp: float = Field(0.6, gt=0, le=1)
+    updates: int = Field(10, ge=1)
 
 
 class LimitsSection(Section):

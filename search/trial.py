@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from pruner.channels import ChannelPlan, apply_plan, make_plan
 from pruner.fine_tune import epoch_images, fine_tune
 from pruner.latency import Latency, latency
+from pruner.masks import MaskKeeper, apply_masks, make_masks, weights
 from pruner.measure import Measurement, accuracy, evaluate, measure
 from pruner.recipe import Recipe
 from search.bench import Bench
@@ -93,7 +95,8 @@ def _latency(model: nn.Module, bench: Bench) -> Latency:
 
 def fingerprint(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> str:
     """Equal for trials of a study that would end in the same network: same channels kept, same training."""
-    content = json.dumps([plan.as_json()["keep"], asdict(recipe.tune), bench.key], sort_keys=True)
+    masks = [asdict(recipe.mask)] if recipe.mask else []
+    content = json.dumps([plan.as_json()["keep"], asdict(recipe.tune), bench.key, *masks], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -111,6 +114,7 @@ def _train_and_measure(
     images = epoch_images(data.train, tune)
     total = len(watched) + tune.epochs * (images + len(watched)) + len(data.holdout)
     done = len(history) * (images + len(watched)) + (len(watched) if resume["before"] else 0)
+    keeper = _keeper(model, recipe, bench, begun=resume["training"] is not None)
     with bench.progress.task(watch.title, total, done=done) as bar:
 
         def on_images(count: int) -> None:
@@ -126,8 +130,9 @@ def _train_and_measure(
         watch.learned(before["accuracy"] if before else None, _curve(history))
 
         epochs = fine_tune(
-            model, data.train, tune, mirrors=data.mirrors, resume=resume["training"], on_images=on_images
-        )
+            model, data.train, tune, mirrors=data.mirrors, keeper=keeper, resume=resume["training"],
+            on_images=on_images,
+        )  # fmt: skip
         _say(bar, watch.title, len(history), tune.epochs)
         mark = began
         for epoch in epochs:
@@ -164,6 +169,18 @@ def _train_and_measure(
         history,
         before["accuracy"] if before else None,
     )
+
+
+def _keeper(model: nn.Module, recipe: Recipe, bench: Bench, *, begun: bool) -> MaskKeeper | None:
+    """Masks that are due before training are made and applied; who goes on has them in his checkpoint."""
+    mask = recipe.mask
+    if mask is None:
+        return None
+    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights(model).items()}
+    if not begun and not mask.gradual:
+        masks = make_masks(bench.weight_scores(model, mask.importance), mask)
+        apply_masks(model, masks)
+    return MaskKeeper(model, mask, masks)
 
 
 def _curve(history: Sequence[Mapping[str, float]]) -> list[float]:

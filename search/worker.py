@@ -26,6 +26,7 @@ from search.folder import TrialFolder
 from search.heart import BudgetSpent, Heart, Lost
 from search.results import Record, best, describe, record, records
 from search.sampling import budget
+from search.score import BYTES_PER_PARAM, merit
 from search.space import recipe
 from search.stopping import ENDED_EARLY, Stopped
 from search.storage import Store
@@ -147,10 +148,12 @@ class _Worker:
     def _finish(self, trial: Trial, outcome: Outcome) -> None:
         measured, spec = outcome.measurement, self.bench.spec
         score = spec.score(measured.mflops, measured.accuracy)
+        nonzero = BYTES_PER_PARAM * (measured.nonzero_params or measured.params)
         figures = {
             "accuracy": measured.accuracy,
             "score": score,
             "size_bytes": measured.size_bytes,
+            "nonzero_bytes": nonzero,
             "seconds": outcome.seconds,
             "worker": self.dispatch.worker,
             "threads": torch.get_num_threads(),
@@ -161,7 +164,9 @@ class _Worker:
             "mflops": measured.mflops,
             "params": measured.params,
             "latency_ms": outcome.latency.median_ms,
+            "nonzero_bytes": nonzero,
         }
+        figures["merit"] = merit(spec.objectives, values)
         self._tell(trial, TrialState.COMPLETE, figures, [values[name] for name in spec.objectives])
 
     def _tell(

@@ -48,9 +48,9 @@ class Annotator(threading.Thread):
             last = self._ended.wait(_EVERY_S)  # and once more, for what ended meanwhile
 
     def end(self) -> None:
-        """Stop, after what is being written."""
+        """Stop, after what is being written if that is soon done; what is lacking comes with the next dashboard."""
         self._ended.set()
-        self.join(timeout=10)
+        self.join(timeout=0.5)
 
     def refresh(self) -> None:
         """Bring everything up to date, the best and the newest trials first."""

@@ -65,4 +65,4 @@ def dashboard(shared: Shared, spec: StudySpec, folder: StudyFolder, study_file: 
     finally:
         annotator.end()
         server.close()
-        serving.join(timeout=2)
+        serving.join(timeout=0.5)

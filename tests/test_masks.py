@@ -1,0 +1,277 @@
+"""Laws of fine-grained pruning."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY_STUDY, Invoke
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.data import Dataset, Split
+from pruner.errors import InputError
+from pruner.fine_tune import fine_tune
+from pruner.loading import load_network
+from pruner.masks import MaskKeeper, apply_masks, make_masks, score_weights, sparsity_of, threshold_mask, weights
+from pruner.measure import evaluate, nonzero_params
+from pruner.recipe import Mask, Tune
+from pruner.sensitivity import scan_channels, scan_weights, spread
+
+TUNE = Tune(epochs=3, images_per_epoch=32, batch=16, resolution=32, learning_rate=0.05, momentum=0.9, weight_decay=0.1)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=60, unique=True), st.floats(-0.5, 1.5))
+def test_exactly_round_sparsity_times_elements_become_zero(values: list[int], sparsity: float) -> None:
+    mask = threshold_mask(torch.tensor(values, dtype=torch.float32), sparsity)
+    zeros = round(min(max(sparsity, 0.0), 1.0) * len(values))
+    assert (~mask).sum() == zeros
+    kept, gone = (
+        [v for v, stays in zip(values, mask.tolist(), strict=True) if stays == want] for want in (True, False)
+    )
+    assert not kept or not gone or min(kept) > max(gone)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.floats(0, 1), st.floats(0, 1))
+def test_masks_only_shrink_as_sparsity_grows(values: list[int], one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    importance = torch.tensor(values, dtype=torch.float32).view(1, -1)
+    less, more = threshold_mask(importance, low), threshold_mask(importance, high)
+    assert not (more & ~less).any(), "a weight came back"
+    assert less.shape == importance.shape and less.dtype == torch.bool
+
+
+def test_ties_go_together_and_the_ends_are_all_and_nothing() -> None:
+    importance = torch.tensor([1.0, 2.0, 2.0, 2.0, 3.0])
+    assert threshold_mask(importance, 0.4).tolist() == [False, False, False, False, True]
+    assert threshold_mask(importance, 0.2).tolist() == [False, True, True, True, True]
+    for nothing in (0.0, -1.0, 0.05):
+        assert threshold_mask(importance, nothing).all()
+    for everything in (1.0, 7.0):
+        assert not threshold_mask(importance, everything).any()
+    assert threshold_mask(torch.zeros(3), 0.0).all(), "0 keeps all, even what is zero already"
+
+
+class Two(nn.Module):
+    """x -> b * relu6(a * x): two layers small enough to differentiate by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 1, 1, bias=False), nn.Linear(1, 2, bias=False)
+        with torch.no_grad():
+            self.a.weight.copy_(torch.tensor([0.5, 0.25, 0.125]).view(1, 3, 1, 1))
+            self.b.weight.copy_(torch.tensor([[1.0], [-2.0]]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.b(self.a(images).mean((2, 3)))
+
+
+def test_taylor_is_what_a_hand_computes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8, generator=generator)  # three batches
+    split = Split(images, torch.arange(20) % 2)
+    model = Two()
+    got = score_weights(model, "taylor", split, resolution=8)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    x = ((images / 255 - mean) / std).mean((2, 3))  # averaging and the first layer commute
+    a, b = torch.tensor([0.5, 0.25, 0.125]), torch.tensor([1.0, -2.0])
+    hidden = x @ a
+    error = torch.softmax(hidden[:, None] * b, 1) - torch.nn.functional.one_hot(split.labels, 2)  # d loss / d logits
+    torch.testing.assert_close(got["b.weight"].flatten(), (b * (error * hidden[:, None]).sum(0)).abs())
+    torch.testing.assert_close(got["a.weight"].flatten(), (a * ((error @ b)[:, None] * x).sum(0)).abs())
+    assert model.a.weight.grad is None
+    with pytest.raises(InputError, match="calibration images"):
+        score_weights(model, "taylor")
+
+
+def test_a_recipe_names_stages_single_layers_or_all(dense: MobileNetV2) -> None:
+    mask = Mask(sparsity={"stage2": 0.5, "features.2.conv.0.0.weight": 0.9, "classifier": 1.0}, uniform=0.1)
+    found = make_masks(score_weights(dense, "magnitude"), mask)
+    assert len(found) == 53
+    for name, value in found.items():
+        assert (~value).sum() == round(sparsity_of(mask, name) * value.numel()), name
+    assert sparsity_of(mask, "features.2.conv.0.0.weight") == 0.9
+    assert sparsity_of(mask, "features.3.conv.2.weight") == 0.5
+    assert sparsity_of(mask, "features.18.0.weight") == 0.1
+    everywhere = make_masks(score_weights(dense, "magnitude"), Mask(global_sparsity=0.75))
+    total = sum(value.numel() for value in everywhere.values())
+    assert sum(int((~value).sum()) for value in everywhere.values()) == pytest.approx(0.75 * total, abs=2)
+    kept = torch.cat([weight.detach().abs()[everywhere[name]] for name, weight in weights(dense).items()])
+    gone = torch.cat([weight.detach().abs()[~everywhere[name]] for name, weight in weights(dense).items()])
+    assert kept.min() > gone.max()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_masked_weight_is_zero_after_every_step_and_so_is_its_momentum(
+    dense: MobileNetV2, data: Dataset, optimizer: str
+) -> None:
+    model, mask = copy.deepcopy(dense), Mask(uniform=0.8)
+    keeper = MaskKeeper(model, mask, make_masks(score_weights(model, "magnitude"), mask))
+    apply_masks(model, keeper.masks)
+    checked = 0
+    hold = keeper.after_step
+
+    def watched(used: torch.optim.Optimizer, step: int, steps: int) -> None:
+        nonlocal checked
+        moved = any(weight.detach()[~keeper.masks[name]].any() for name, weight in weights(model).items())
+        assert moved, "the step moves masked weights: without the keeper this test would fail"
+        hold(used, step, steps)
+        for name, weight in weights(model).items():
+            gone = ~keeper.masks[name]
+            assert not weight.detach()[gone].any()
+            for value in used.state[weight].values():
+                assert not isinstance(value, Tensor) or value.shape != weight.shape or not value[gone].any()
+        checked += 1
+
+    keeper.after_step = watched  # type: ignore[method-assign]
+    tune = replace(TUNE, epochs=1, optimizer=optimizer)
+    list(fine_tune(model, data.train, tune, mirrors=False, keeper=keeper))
+    assert checked == 2
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "taylor"])
+def test_gradual_masks_only_shrink_reach_their_goal_and_resume_to_the_bit(
+    dense: MobileNetV2, data: Dataset, importance: str
+) -> None:
+    mask = Mask(importance=importance, uniform=0.9, gradual=True, ramp=0.8, updates=3)
+
+    def run(stop_after: int | None = None) -> tuple[nn.Module, list[float], MaskKeeper]:
+        model, shares, state = copy.deepcopy(dense), [], None
+        for _ in range(2):
+            keeper = MaskKeeper(
+                model, mask, {n: torch.ones_like(w, dtype=torch.bool) for n, w in weights(model).items()}
+            )
+            for epoch in fine_tune(model, data.train, TUNE, mirrors=False, keeper=keeper, resume=state):
+                shares.append(sum(int((~m).sum()) for m in keeper.masks.values()))
+                if epoch.number == stop_after and state is None:
+                    state = copy.deepcopy(epoch.state)
+                    model = copy.deepcopy(dense)
+                    break
+            else:
+                return model, shares, keeper
+        raise AssertionError
+
+    model, shares, keeper = run()
+    assert shares == sorted(shares) and shares[0] > 0
+    for name, value in keeper.masks.items():
+        zeros, wanted = int((~value).sum()), round(0.9 * value.numel())
+        assert zeros == wanted if importance == "magnitude" else zeros >= wanted, name  # gradients of exactly 0 tie
+        assert not weights(model)[name].detach()[~value].any()
+    resumed, _, _ = run(stop_after=2)
+    assert all(a.equal(b) for a, b in zip(model.state_dict().values(), resumed.state_dict().values(), strict=True))
+
+
+def test_a_scan_gives_what_computing_everything_anew_gives(dense: MobileNetV2, data: Dataset) -> None:
+    split = data.holdout.first(100)
+    scores, before = score_weights(dense, "magnitude"), copy.deepcopy(dense.state_dict())
+    chosen = {name: score for name, score in scores.items() if name.split(".")[1] in ("0", "1", "6", "17", "18")}
+    skip = {(name, s) for name in scores for s in (0.3, 0.95) if name not in chosen} | {("features.0.0.weight", 0.3)}
+    found = list(scan_weights(dense, split, scores, [0.3, 0.95], resolution=32, skip=skip))
+    assert len(found) == 2 * len(chosen) - 1
+    for point in found:
+        model = copy.deepcopy(dense)
+        apply_masks(model, {point.name: threshold_mask(scores[point.name], point.sparsity)})
+        assert evaluate(model, split, resolution=32, batch=50).float().mean().item() == pytest.approx(point.accuracy)
+    assert all(value.equal(before[name]) for name, value in dense.state_dict().items())
+
+
+def test_a_scan_of_cuts_does_so_too(dense: MobileNetV2, data: Dataset) -> None:
+    from pruner.channels import apply_plan, make_plan
+    from pruner.importance import score_channels
+    from pruner.recipe import Prune
+
+    split, scores = data.holdout.first(50), score_channels(dense, "l2")
+    for point in scan_channels(dense, split, scores, [0.6], resolution=32):
+        model = apply_plan(dense, make_plan(dense, Prune(cut={point.name: 0.6}), scores))
+        assert evaluate(model, split, resolution=32, batch=50).float().mean().item() == pytest.approx(point.accuracy)
+
+
+MASKS = """[space]
+mask_importance = ["magnitude", "taylor"]
+masking = ["one-shot", "gradual"]
+sparsity = { stage6 = { low = 0.5, high = 0.9 }, head = 0.8 }
+"""
+
+
+@pytest.mark.slow
+def test_a_study_of_masks_runs_like_any_other_and_exports_zeros(
+    invoke: Invoke, write_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    text = TINY_STUDY
+    space = text[text.index("[space]") : text.index("[train]")]
+    study = write_study((space, MASKS), extra='objectives = ["nonzero_bytes", "accuracy"]\n', name="sparse")
+    runs = tmp_path / "runs"
+    printed = json.loads(invoke("run", study, "--runs", runs, "--workers", 1, "--json"))
+    records = json.loads(invoke("status", study, "--runs", runs, "--json"))["records"]
+    assert [record["state"] for record in records] == ["done"] * 4
+    assert {record["mflops_removed"] for record in records} == {0.0}, "masks do not remove operations"
+    best = min(records, key=lambda record: record["nonzero_bytes"])
+    assert printed["best"]["number"] == best["number"]
+    for record in records:
+        model = load_network(runs / "sparse" / "trials" / f"{record['number']:04}" / "model.pth")
+        zeros = {name: int((weight == 0).sum()) / weight.numel() for name, weight in weights(model).items()}
+        assert zeros["features.18.0.weight"] == pytest.approx(0.8, abs=1e-4)
+        wanted = record["sampled"]["sparsity.stage6"]
+        if record["sampled"]["mask_importance"] == "magnitude":
+            assert zeros["features.15.conv.0.0.weight"] == pytest.approx(wanted, abs=1e-2)
+        else:  # where ReLU6 lets nothing through, gradients are 0 and tie
+            assert zeros["features.15.conv.0.0.weight"] >= wanted - 1e-2
+        assert zeros["features.5.conv.0.0.weight"] < 0.01
+        assert record["nonzero_bytes"] == 4 * nonzero_params(model)
+    report = (runs / "sparse" / "report.html").read_text()
+    assert "leave the operations as they are" in report
+    assert "Accuracy against size" in report and "Sizes by trial" in report
+
+
+@pytest.mark.slow
+def test_scan_by_command_goes_on_where_it_was(
+    invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    _, runs, _ = finished
+    (dense,) = (runs / "dense").glob("*.pth")
+    out = tmp_path / "scan.json"
+    common = ("scan", dense, "--data", "digits", "--resolution", 32, "--images", 20, "--out", out, "--what", "channels")
+    first = json.loads(invoke(*common, "--start", 0.5, "--end", 0.5, "--json"))
+    assert [point["name"] for point in first["points"]] == ["stage1", "stage2", "stage3", "stage4", "stage5", "stage6",
+                                                           "stage7", "head"]  # fmt: skip
+    more = json.loads(invoke(*common, "--start", 0.3, "--end", 0.5, "--step", 0.2, "--json"))
+    assert more["points"][:8] == first["points"]
+    assert len(more["points"]) == 16
+    assert "Sensitivity by layer" in out.with_suffix(".html").read_text()
+    assert invoke(*common, "--start", 0.5, "--end", 0.5).count("%") >= 9
+
+
+@pytest.mark.slow
+def test_a_target_size_is_met_by_what_a_scan_spreads(
+    invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    _, runs, _ = finished
+    (dense,) = (runs / "dense").glob("*.pth")
+    scan = ("scan", dense, "--data", "digits", "--resolution", 32, "--images", 2, "--out", tmp_path / "s.json")
+    found = json.loads(invoke(*scan, "--start", 0.9, "--end", 0.9, "--nonzero", 0.25, "--json"))
+    assert len(found["points"]) == 53
+    model = load_network(dense)
+    apply_masks(model, make_masks(score_weights(model, "magnitude"), Mask(sparsity=found["spread"])))
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert nonzero_params(model) == pytest.approx(0.25 * total, rel=1e-3)
+    assert '"classifier.1.weight" = ' in invoke(*scan, "--start", 0.9, "--end", 0.9, "--nonzero", 0.25)
+
+
+def test_sparsities_are_spread_where_they_cost_least() -> None:
+    curves = {"a": {0.5: 0.9, 0.9: 0.9}, "b": {0.5: 0.9, 0.9: 0.2}, "c": {0.5: 0.5, 0.9: 0.1}}
+    sizes = {"a": 100, "b": 100, "c": 100}
+    found = spread(curves, sizes, dense=0.9, nonzero=0.6)
+    assert found == pytest.approx({"a": 0.9, "b": 0.3, "c": 0.0})
+    tight = spread(curves, sizes, dense=0.9, nonzero=0.5)
+    assert sum(tight.values()) == pytest.approx(1.5)
+    assert tight["a"] == pytest.approx(0.9) and tight["b"] >= 0.5 and tight["c"] < tight["b"]
+    with pytest.raises(InputError, match="scan higher"):
+        spread(curves, sizes, dense=0.9, nonzero=0.05)
