@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from pruner.errors import InputError
 from pruner.files import read_json, write_json, write_whole
-from search.folder import StudyFolder, TrialFolder
+from search.folder import SHARED_FILES, StudyFolder, TrialFolder
 from search.storage import Store
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _FILES = "prune_search:files"
 _DENSE_FILE = "dense_file"
-SHARED_FILES = ".shared.json"
-"""In a trial's folder: which of the store's files were fetched or written here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from pruner.errors import InputError
 from pruner.files import read_json
 from pruner.loading import load_network
 from pruner.measure import count
-from search.artifacts import SHARED_FILES, Shared
+from search.artifacts import Shared
 from search.claims import CLAIMS_TABLE, Claims
 from search.filesystem import locked
-from search.folder import LOCK, StudyFolder
+from search.folder import LOCK, StudyFolder, leftovers
 from search.progress import Progress
 
 _CLOSE = 1e-9
@@ -180,12 +180,12 @@ def _damaged_files(folder: StudyFolder) -> list[Problem]:
 
 
 def _leftovers(folder: StudyFolder) -> list[Path]:
-    """Neighbours that `pruner.files` writes before it renames them, where nobody is writing."""
+    """What was left where nobody is writing."""
     found = []
     for home in (folder.path, folder.scores_folder, folder.export, *folder.trial_folders()):
         if home.parent == folder.trials:
             with locked(home / LOCK, wait=False) as free:
                 if not free:
                     continue
-        found += [path for path in home.glob(".*.*") if path.is_file() and path.name != SHARED_FILES]
+        found += leftovers(home)
     return found

@@ -24,6 +24,13 @@ if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does w
 
 LOCK = "lock"
 """The name of the lock in a trial's folder."""
+SHARED_FILES = ".shared.json"
+"""In a trial's folder: which of an artifact store's files were fetched or written here (`search.artifacts`)."""
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What processes that were killed left there: neighbours that `pruner.files` writes before it renames them."""
+    return [path for path in folder.glob(".*.*") if path.is_file() and path.name != SHARED_FILES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +133,11 @@ class TrialFolder:
     def begin(self, recipe: Recipe, dense: str) -> None:
         """Keep the recipe and the key of the dense network it is for.
 
-        Files of another trial, left here by a study that was deleted but for its folder, are put aside first.
+        Files of another trial, left here by a study that was deleted but for its folder, are put aside first; what
+        an earlier worker was writing when it was killed goes.
         """
+        for path in leftovers(self.path):
+            path.unlink()
         wanted = json.loads(json.dumps({"dense": dense, **recipe.as_json()}))  # as it is read again: lists, no tuples
         if self._read_json("recipe.json") == wanted:
             return
@@ -236,6 +246,8 @@ class TrialFolder:
         shutil.copyfile(twin.model, self.path / ".model.pth")
         (self.path / ".model.pth").replace(self.model)
         self.on_kept(self.model)
+        if latency := twin.latency():
+            self.keep_latency(latency)
         result = twin.result()
         assert result is not None  # a twin is a finished trial
         nothing = {"total": 0.0, "training": 0.0, "evaluation": 0.0}

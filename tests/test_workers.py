@@ -166,21 +166,22 @@ def test_a_score_that_is_reached_ends_the_study_and_nothing_is_finished_after_it
 def test_hours_are_counted_over_restarts_and_what_is_under_way_waits_for_more(
     command: Command, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
 ) -> None:
-    epochs = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 40')
-    study = write_study(epochs, ("trials = 4", "trials = 2"), extra="hours = 0.001\n")  # 3.6 s
+    epochs = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 150')
+    short = ("images_per_epoch = 64", "images_per_epoch = 32")
+    study = write_study(epochs, short, ("trials = 4", "trials = 1"), extra="hours = 0.002\n")  # 7.2 s
     where = ("--runs", tmp_path, "--base", dense_file, "--workers", 1, "--grace", 3)
     done = command("run", study, *where)
     assert done.returncode == 0, done.stderr
-    assert "hours = 0.001" in done.stderr
+    assert "hours = 0.002" in done.stderr
     state = status(invoke, study, tmp_path)
     assert (state["trials"]["done"], state["trials"]["running"]) == (0, 1)
     before = (tmp_path / "tiny/trials/0000/checkpoint.pt").stat().st_mtime_ns
-    assert "hours = 0.001" in command("run", study, *where).stderr
+    assert "hours = 0.002" in command("run", study, *where).stderr
     assert (tmp_path / "tiny/trials/0000/checkpoint.pt").stat().st_mtime_ns == before
-    study.write_text(study.read_text().replace("hours = 0.001\n", ""))
+    study.write_text(study.read_text().replace("hours = 0.002\n", ""))
     invoke("run", study, *where)
     history = json.loads((tmp_path / "tiny/trials/0000/measurement.json").read_text())["history"]
-    assert [row["epoch"] for row in history] == list(range(1, 41))
+    assert [row["epoch"] for row in history] == list(range(1, 151))
 
 
 @slow
