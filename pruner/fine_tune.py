@@ -58,6 +58,8 @@ def fine_tune(
     device = split.images.device
     # With freed memory kept (pruner.machine), channels last trains faster at every resolution.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if keeper:
+        keeper.to(device)
     step = Step(model, tune, device, keeper)
     done = 0
     if resume is not None:

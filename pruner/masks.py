@@ -6,6 +6,7 @@ network smaller to store, not faster to run.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import torch
@@ -65,17 +66,19 @@ def score_weights(
         return {name: weight.detach().abs() for name, weight in found.items()}
     if calibration is None or not len(calibration):
         raise InputError("importance: 'taylor' ranks by gradients and needs calibration images")
-    was_training = model.training
-    model.eval()
-    sums = [torch.zeros_like(weight) for weight in found.values()]
+    working = copy.deepcopy(model).eval().to(calibration.images.device)
+    parameters = list(weights(working).values())
+    sums = [torch.zeros_like(weight) for weight in parameters]
     for images, labels in eval_batches(calibration, batch=8, resolution=resolution):
-        loss = F.cross_entropy(model(images), labels, reduction="sum")
-        for total, gradient in zip(sums, torch.autograd.grad(loss, list(found.values())), strict=True):
+        loss = F.cross_entropy(working(images), labels, reduction="sum")
+        for total, gradient in zip(sums, torch.autograd.grad(loss, parameters), strict=True):
             total.add_(gradient)
         if on_images:
             on_images(len(labels))
-    model.train(was_training)
-    return {name: (weight.detach() * total).abs() for (name, weight), total in zip(found.items(), sums, strict=True)}
+    return {
+        name: (weight.detach() * total.to(weight.device)).abs()
+        for (name, weight), total in zip(found.items(), sums, strict=True)
+    }
 
 
 def make_masks(scores: Mapping[str, Tensor], mask: Mask, share: float = 1.0) -> Masks:
@@ -117,6 +120,11 @@ class MaskKeeper:
         self._mask, self._weights = mask, weights(model)
         self._gradients = {name: torch.zeros_like(weight) for name, weight in self._weights.items()} if (
             mask.gradual and mask.importance == "taylor") else {}  # fmt: skip
+
+    def to(self, device: torch.device) -> None:
+        """Follow the network to a device."""
+        self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
+        self._gradients = {name: total.to(device) for name, total in self._gradients.items()}
 
     @torch.no_grad()
     def after_step(self, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:

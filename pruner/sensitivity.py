@@ -63,7 +63,7 @@ def scan_weights(
         kept = weight.detach().clone()
         for sparsity in todo:
             with torch.no_grad():
-                weight.mul_(threshold_mask(scores[name], sparsity))
+                weight.mul_(threshold_mask(scores[name].to(weight.device), sparsity))
             accuracy = walk.accuracy(walk.model, on_images)
             with torch.no_grad():
                 weight.copy_(kept)

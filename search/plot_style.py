@@ -50,6 +50,8 @@ def styled(figure: go.Figure, title: str, x: str, y: str, *, height: int = 480) 
         legend={"orientation": "h", "yref": "container", "y": 0.0, "yanchor": "bottom", "x": 0.0},
         font={"size": 14},
     )
-    figure.update_xaxes(title=x, automargin=True) if x else None
-    figure.update_yaxes(title=y, automargin=True) if y else None
+    if x:
+        figure.update_xaxes(title=x, automargin=True)
+    if y:
+        figure.update_yaxes(title=y, automargin=True)
     return figure

@@ -232,6 +232,20 @@ def test_a_study_of_masks_runs_like_any_other_and_exports_zeros(
 
 
 @pytest.mark.slow
+def test_masks_go_on_top_of_a_cut(invoke: Invoke, write_study: Callable[..., Path], tmp_path: Path) -> None:
+    space = TINY_STUDY[TINY_STUDY.index("[space]") : TINY_STUDY.index("[train]")]
+    both = "[space]\nglobal_sparsity = 0.6\n[space.cut]\nstage7 = 0.5\n"
+    study = write_study((space, both), ("trials = 4", "trials = 1"), name="both")
+    invoke("run", study, "--runs", tmp_path, "--workers", 1)
+    (record,) = json.loads(invoke("status", study, "--runs", tmp_path, "--json"))["records"]
+    model = load_network(tmp_path / "both" / "trials" / "0000" / "model.pth")
+    assert record["widths"]["stage7.hidden.17"] == 480 == model.get_submodule("features.17.conv.0.0").out_channels
+    masked = weights(model).values()
+    zeros = sum(int((weight == 0).sum()) for weight in masked) / sum(weight.numel() for weight in masked)
+    assert zeros == pytest.approx(0.6, abs=1e-3)
+
+
+@pytest.mark.slow
 def test_scan_by_command_goes_on_where_it_was(
     invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
