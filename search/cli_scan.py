@@ -89,8 +89,8 @@ def scan(
         found["spread"] = spread_over(network, found, nonzero)
     figure = sensitivity_figure(curves(found), found["dense"], settings.images)
     about = (
-        f"One {'layer' if what == 'weights' else 'stage'} at a time, the {what} of least {importance} first; accuracy on "
-        f"{settings.images:,} images of {name}'s holdout at {resolution} px."
+        f"One {'layer' if what == 'weights' else 'stage'} at a time, the {what} of least {importance} first; accuracy "
+        f"on {settings.images:,} images of {name}'s holdout at {resolution} px."
     )
     drawn = path.with_suffix(".html")
     write_whole(drawn, page(f"Sensitivity of {model.name}", [about], {"sensitivity": figure}).encode())
