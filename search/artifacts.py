@@ -7,7 +7,6 @@ whole. Without a store the folders themselves must be shared, or each machine ha
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import uuid
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, Trial
 
 from pruner.errors import InputError
+from pruner.extras import has
 from pruner.files import read_json, write_json, write_whole
 from search.folder import SHARED_FILES, StudyFolder, TrialFolder
 from search.storage import Store
@@ -127,7 +127,7 @@ def artifact_store(where: str | None) -> tuple[ArtifactStore | None, str]:
         return FileSystemArtifactStore(where), ""
     if kind != "s3":
         raise InputError(f"--artifacts {where}: give a folder, or s3://bucket/prefix")
-    if importlib.util.find_spec("boto3") is None:
+    if not has("boto3"):
         raise InputError("--artifacts: S3 needs a driver: pip install 'prune-search[s3]'")
     bucket, _, prefix = rest.partition("/")
     return Boto3ArtifactStore(bucket), f"{prefix.strip('/')}/" if prefix.strip("/") else ""

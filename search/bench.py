@@ -13,6 +13,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.checkpoint import load_state, save_state
 from pruner.data import Dataset, Split, load
 from pruner.importance import NEED_IMAGES, Scores, score_channels
+from pruner.latency import Backend, Latency, latency
 from pruner.loading import load_dense
 from pruner.masks import score_weights
 from pruner.seeds import mix
@@ -100,6 +101,19 @@ def calibration(train: Split, count: int, seed: int) -> Split:
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(mix(seed, 0xCA11)))[:count]
     chosen = chosen.to(train.images.device)
     return Split(train.images[chosen], train.labels[chosen])
+
+
+def measure_latency(model: nn.Module, spec: StudySpec, backend: Backend | None = None) -> Latency:
+    """A network's latency as the study measures it; `backend`: another than the study's."""
+    how = spec.latency
+    return latency(
+        model,
+        resolution=spec.data.resolution,
+        batch=how.batch,
+        threads=how.threads,
+        backend=backend or how.backend,
+        runs=how.runs,
+    )
 
 
 def weights_key(model: nn.Module) -> str:

@@ -75,19 +75,23 @@ class Claims:
             rows = connection.execute(sql.select(_CLAIMS).where(_CLAIMS.c.study_id == self.study_id))
             return {row.trial_id: Claim(row.worker, row.place, row.beat, row.deaths) for row in rows}
 
-    def take(self, trial_id: int, place: str, before: Claim | None) -> None:
-        """Make the trial this worker's; call it under the study's lock. `before`: the claim it supersedes."""
-        died = before is not None and before.worker != ""
+    def take(self, trial_id: int, place: str, before: Claim | None) -> int:
+        """Make the trial this worker's; call it under the study's lock. `before`: the claim it supersedes.
+
+        Returns how many workers in a row have died in it.
+        """
+        deaths = before.deaths + (before.worker != "") if before else 0
         values = {
             "worker": self.worker,
             "place": place,
             "beat": before.beat + 1 if before else 0,
-            "deaths": (before.deaths if before else 0) + died,
+            "deaths": deaths,
         }
         with self.engine.begin() as connection:
             changed = connection.execute(_CLAIMS.update().where(_CLAIMS.c.trial_id == trial_id).values(**values))
             if changed.rowcount == 0:
                 connection.execute(_CLAIMS.insert().values(trial_id=trial_id, study_id=self.study_id, **values))
+        return deaths
 
     def beat(self, trial_id: int) -> bool:
         """Show that this worker is alive. False: the trial is another's by now."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.pool import NullPool
 
 from pruner.errors import InputError
+from pruner.extras import has
 from search.filesystem import locked, network_filesystem
 
 T = TypeVar("T")
@@ -113,16 +113,16 @@ class Database:
 
     def storage_for_threads(self) -> RDBStorage:
         """The same database for a server with threads: as many connections as they ask for, none under the lock."""
-        options = {key: value for key, value in self._engine_options().items() if key == "connect_args"}
-        storage = RDBStorage(self.url.render_as_string(hide_password=False), {**options, "pool_pre_ping": True})
+        options = {"connect_args": self._engine_options()["connect_args"], "pool_pre_ping": True}
+        storage = RDBStorage(self.url.render_as_string(hide_password=False), options)
         if self.on_one_machine:
             _begin_immediately(storage.engine)
         return storage
 
     def another_engine(self) -> sqlalchemy.Engine:
         """For another thread, or for a last word while this one's connection is in use. Keeps no connection open."""
-        options = {key: value for key, value in self._engine_options().items() if key == "connect_args"}
-        engine = sqlalchemy.create_engine(self.url, poolclass=NullPool, **options)
+        connect_args = self._engine_options()["connect_args"]
+        engine = sqlalchemy.create_engine(self.url, poolclass=NullPool, connect_args=connect_args)
         if self.on_one_machine:
             _begin_immediately(engine)
         return engine
@@ -186,7 +186,7 @@ def study_url(given: str | None, default: Path) -> URL:
         raise InputError(f"--storage: {backend} is not supported; use sqlite, postgresql or mysql")
     elif url.drivername == backend:
         driver, extra = _DRIVERS[backend]
-        if importlib.util.find_spec(driver) is None:
+        if not has(driver):
             raise InputError(f"--storage: {backend} needs a driver: pip install 'prune-search[{extra}]'")
         url = url.set(drivername=f"{backend}+{driver}")
     return url

@@ -15,10 +15,10 @@ from pruner.data import Dataset
 from pruner.errors import InputError
 from pruner.files import read_json, write_json, write_whole
 from pruner.formats import Exported, export
-from pruner.latency import Latency, latency
+from pruner.latency import Backend
 from pruner.loading import load_network
 from search.artifacts import Shared
-from search.bench import weights_key
+from search.bench import measure_latency, weights_key
 from search.card import card_markdown, make_card
 from search.folder import StudyFolder, TrialFolder
 from search.grade import Grade, grade
@@ -96,7 +96,7 @@ def deliver(
     test = _kept_grade(before)
     if test is None and data is not None:
         test = grade(files.model, data, spec.score, spec.data.resolution, data.test.images.device, progress)
-    backends = ["torch", *(["onnxruntime"] if "onnx" in formats else [])]
+    backends: list[Backend] = ["torch", "onnxruntime"] if "onnx" in formats else ["torch"]
     kept = [Exported(**{**file, "file": out / file["file"]}) for file in before.get("files", ())]
     card = make_card(
         spec=spec,
@@ -105,7 +105,7 @@ def deliver(
         dense=dense_of(shared.store.study),
         weights=key,
         test=test,
-        latencies=[_latency(model, spec, backend) for backend in backends],
+        latencies=[measure_latency(model, spec, backend) for backend in backends],
         files=written + [file for file in kept if file.format not in formats and file.file.exists()],
         command=f"prune-search run {study_file} && prune-search export {study_file} --trial {trial.number}",
     )
@@ -143,7 +143,3 @@ def trial_files(shared: Shared, spec: StudySpec, folder: StudyFolder, trial: Fro
             f"{trial.user_attrs.get('worker', 'unknown')}); give that machine's --runs, or the study's --artifacts"
         )
     return files
-
-
-def _latency(model: Any, spec: StudySpec, backend: Any) -> Latency:
-    return latency(model, resolution=spec.data.resolution, threads=spec.latency.threads, backend=backend)

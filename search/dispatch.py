@@ -120,8 +120,7 @@ class Dispatch:
             if name not in trial.params:
                 value = distribution.to_internal_repr(drawn.params[name])
                 self._store.study._storage.set_trial_param(trial._trial_id, name, value, distribution)
-        self.claims.take(trial._trial_id, self.place, claim)
-        deaths = claim.deaths + (claim.worker != "") if claim else 0
+        deaths = self.claims.take(trial._trial_id, self.place, claim)
         moved = claim is None or claim.place != self.place
         return Taken(Trial(self._store.study, trial._trial_id), deadly=deaths >= _DEATHS, moved=moved)
 

@@ -25,9 +25,10 @@ def study_figures(
     spec: StudySpec, found: Sequence[Record], importances: Mapping[str, float], dense: Dense | None
 ) -> dict[str, go.Figure]:
     """All figures of a study for which there is something to show."""
-    sparse = spec.space.masks
-    trade_off = plots.sizes_figure(found, dense) if sparse else plots.pareto_figure(found, spec.score, dense)
-    figures = {"pareto": trade_off, "history": plots.history_figure(found, sparse=sparse)}
+    figures = {
+        "pareto": trade_off_figure(spec, found, dense),
+        "history": plots.history_figure(found, sparse=spec.space.masks),
+    }
     if any(r.curve for r in found):
         figures["curves"] = plots.curves_figure(found)
     if any(r.accuracy_before is not None for r in found):
@@ -35,6 +36,11 @@ def study_figures(
     if importances:
         figures["importances"] = plots.importances_figure(importances)
     return figures | network_figures(best(found), dense)
+
+
+def trade_off_figure(spec: StudySpec, found: Sequence[Record], dense: Dense | None) -> go.Figure:
+    """What a study is about: accuracy against operations, or in a study of masks against size."""
+    return plots.sizes_figure(found, dense) if spec.space.masks else plots.pareto_figure(found, spec.score, dense)
 
 
 def network_figures(r: Record | None, dense: Dense | None) -> dict[str, go.Figure]:

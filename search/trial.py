@@ -14,11 +14,11 @@ from torch import nn
 
 from pruner.channels import ChannelPlan, apply_plan, make_plan
 from pruner.fine_tune import epoch_images, fine_tune
-from pruner.latency import Latency, latency
+from pruner.latency import Latency
 from pruner.masks import MaskKeeper, apply_masks, make_masks, weights
 from pruner.measure import Measurement, accuracy, evaluate, measure
 from pruner.recipe import Recipe
-from search.bench import Bench
+from search.bench import Bench, measure_latency
 from search.folder import TrialFolder
 from search.interrupt import deferred
 from search.progress import Bar
@@ -68,29 +68,17 @@ def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -
         plan = folder.keep_plan(make_plan(bench.dense, recipe.prune, scores))
         folder.log(f"planned: {plan.mflops:.3f} MFLOPs, {plan.params} parameters")
     twin = watch.planned(plan, fingerprint(plan, recipe, bench))
-    if not folder.result():
-        if twin:
-            folder.take_over(twin)
-        else:
-            _train_and_measure(plan, recipe, bench, folder, watch, began)
-    timed = folder.latency() or folder.keep_latency(_latency(apply_plan(bench.dense, plan), bench))
-    watch.timed(timed)  # of a trial that trained, once more: a repeated word does no harm
-    result = folder.result()
-    assert result is not None
-    watch.learned(result["before"], _curve(result["history"]))
+    if twin and not folder.result():
+        folder.take_over(twin)
+    if result := folder.result():
+        timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(bench.dense, plan), bench.spec))
+        watch.timed(timed)
+        watch.learned(result["before"], _curve(result["history"]))
+    else:
+        timed = _train_and_measure(plan, recipe, bench, folder, watch, began)
+        result = folder.result()
+        assert result is not None
     return Outcome(result["measurement"], result["seconds"]["total"], timed)
-
-
-def _latency(model: nn.Module, bench: Bench) -> Latency:
-    how = bench.spec.latency
-    return latency(
-        model,
-        resolution=bench.spec.data.resolution,
-        batch=how.batch,
-        threads=how.threads,
-        backend=how.backend,
-        runs=how.runs,
-    )
 
 
 def fingerprint(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> str:
@@ -102,10 +90,11 @@ def fingerprint(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> str:
 
 def _train_and_measure(
     plan: ChannelPlan, recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch, began: float
-) -> None:
+) -> Latency:
     tune, data, spec = recipe.tune, bench.data, bench.spec
     model = apply_plan(bench.dense, plan)
-    watch.timed(folder.latency() or folder.keep_latency(_latency(model, bench)))
+    timed = folder.latency() or folder.keep_latency(measure_latency(model, bench.spec))
+    watch.timed(timed)
     resume = folder.checkpoint() or {"training": None, "history": [], "before": None}
     history: list[dict[str, float]] = resume["history"]
     for row in history:  # epochs of an earlier run: its last report may not have arrived
@@ -169,6 +158,7 @@ def _train_and_measure(
         history,
         before["accuracy"] if before else None,
     )
+    return timed
 
 
 def _keeper(model: nn.Module, recipe: Recipe, bench: Bench, *, begun: bool) -> MaskKeeper | None:

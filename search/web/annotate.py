@@ -15,7 +15,7 @@ from optuna_dashboard import save_plotly_graph_object
 from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_prefix, note_ver_key, split_body
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.report import study_figures
+from search.report import network_figures, trade_off_figure
 from search.results import Record, best, record
 from search.storage import dense_of
 from search.study_file import StudySpec
@@ -23,8 +23,6 @@ from search.web.notes import study_note, trial_note, with_tail
 from search.web.shelf import FILES, artifact_id
 
 _EVERY_S = 2.0
-_SHOWN = ("pareto", "map-sizes", "layers", "widths")
-"""The figures that the study carries; the report has them all."""
 
 
 class Annotator(threading.Thread):
@@ -63,11 +61,10 @@ class Annotator(threading.Thread):
             return
         page = _Page(study)
         page.write_note(None, study_note(self._spec, found, dense, self._study_file))
-        figures = study_figures(self._spec, found, {}, dense)
-        for name in _SHOWN:
-            if name in figures:
-                figures[name].update_layout(height=None)  # as high as the dashboard's boxes
-                save_plotly_graph_object(study, figures[name], graph_object_id=name)
+        figures = {"pareto": trade_off_figure(self._spec, found, dense)} | network_figures(top, dense)
+        for name, figure in figures.items():
+            figure.update_layout(height=None)  # as high as the dashboard's boxes
+            save_plotly_graph_object(study, figure, graph_object_id=name)
         self._begun = True
         for r in sorted(changed, key=lambda r: (r != top, -r.number)):
             trial_id = trials[r.number]._trial_id
