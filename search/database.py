@@ -13,7 +13,7 @@ import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from pruner.errors import InputError
@@ -97,7 +97,7 @@ class Database:
         while True:
             try:
                 result = action()
-            except (DBAPIError, optuna.exceptions.StorageInternalError, LockLost) as error:
+            except (SQLAlchemyError, optuna.exceptions.StorageInternalError, LockLost) as error:
                 left = patience - (time.monotonic() - began)
                 if not _may_pass(error) or left <= 0:
                     raise
@@ -194,7 +194,8 @@ def study_url(given: str | None, default: Path) -> URL:
 
 def reason(error: BaseException) -> str:
     """A database's error in a line."""
-    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+    chain = list(_chain(error))
+    cause = next((one for one in chain if isinstance(one, DBAPIError | LockLost)), chain[-1])
     if isinstance(cause, LockLost):
         return "the connection broke"
     text = str(getattr(cause, "orig", None) or cause).strip()
@@ -202,10 +203,20 @@ def reason(error: BaseException) -> str:
 
 
 def _may_pass(error: BaseException) -> bool:
-    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-    if isinstance(cause, DBAPIError) and cause.connection_invalidated:
-        return True
-    return isinstance(cause, LockLost | OperationalError | InterfaceError)
+    return any(
+        isinstance(one, LockLost | OperationalError | InterfaceError)
+        or (isinstance(one, DBAPIError) and one.connection_invalidated)
+        for one in _chain(error)
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it, as far as that is the database's: what breaks a connection in the middle of a
+    query comes out wrapped, as an error of the rollback that followed, which Optuna wraps once more."""
+    one: BaseException | None = error
+    while isinstance(one, SQLAlchemyError | optuna.exceptions.StorageInternalError | LockLost):
+        yield one
+        one = one.__cause__ or one.__context__
 
 
 def _begin_immediately(engine: sqlalchemy.Engine) -> None:

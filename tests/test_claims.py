@@ -18,6 +18,13 @@ from search.claims import Claim, Claims, Observer
 from search.database import Database, LockLost, study_url
 
 
+OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+)
+"""Ends all other connections to the database."""
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     given = None
@@ -125,15 +132,32 @@ def test_one_at_a_time_is_in_the_studys_lock(database: Database, tmp_path: Path)
     assert most == 1
 
 
+def test_a_query_that_breaks_half_way_is_asked_again(postgres: Postgres, tmp_path: Path) -> None:
+    database = Database(study_url(postgres.url("broken_query"), tmp_path / "study.db"), tmp_path / "lock")
+    study = optuna.create_study(storage=database.storage)
+    study.tell(study.ask(), 1.0)
+    killer = database.another_engine()
+    said: list[str] = []
+
+    def break_off(*statement: object) -> None:
+        if "trial_values" in str(statement[2]) and not said:  # Optuna asks for the trials first, then for these
+            with killer.begin() as connection:
+                connection.execute(sqlalchemy.text(OTHERS))
+
+    sqlalchemy.event.listen(database.engine, "before_cursor_execute", break_off)
+    assert [trial.value for trial in database.patiently(lambda: study.trials, said.append)] == [1.0]
+    assert "terminating connection" in said[0]
+    assert said[1:] == ["The database is back."]
+
+
 def test_work_under_a_lock_that_broke_is_not_done(postgres: Postgres, tmp_path: Path) -> None:
     database = Database(study_url(postgres.url("broken_lock"), tmp_path / "study.db"), tmp_path / "lock")
     study = optuna.create_study(storage=database.storage)
     killer = database.another_engine()
-    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = "
     lost = (LockLost, OperationalError, optuna.exceptions.StorageInternalError)
     with pytest.raises(lost), database.alone(study._study_id):
         with killer.begin() as connection:
-            connection.execute(sqlalchemy.text(f"{others} current_database()"))
+            connection.execute(sqlalchemy.text(OTHERS))
         study.ask()  # on a new connection, which does not hold the lock
     assert study.trials == []
     said: list[str] = []
@@ -142,7 +166,7 @@ def test_work_under_a_lock_that_broke_is_not_done(postgres: Postgres, tmp_path: 
         with database.alone(study._study_id):
             if not said:
                 with killer.begin() as connection:
-                    connection.execute(sqlalchemy.text(f"{others} current_database()"))
+                    connection.execute(sqlalchemy.text(OTHERS))
             study.ask()
 
     database.patiently(begin, said.append)
