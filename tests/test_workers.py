@@ -92,8 +92,9 @@ def test_a_pool_stops_within_five_seconds_and_leaves_nobody(
         at_work = workers(pool.pid)
         pool.send_signal(how)
         began = time.monotonic()
-        _, stderr = pool.communicate(timeout=30)
+        pool.wait(timeout=30)
         assert time.monotonic() - began < 5
+        _, stderr = pool.communicate(timeout=30)
     assert pool.returncode == 130
     assert "Traceback" not in stderr
     assert "give the same command again" in stderr.splitlines()[-1]
