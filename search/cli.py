@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 import click
@@ -31,6 +32,22 @@ def cli() -> None:
 
 for command in (run, serve, worker, base, status, plot, dashboard, check, export, submit, score, compare, scan):
     cli.add_command(command)
+
+
+def program() -> NoReturn:
+    """`main` as a process of its own, which ends at once: taking torch apart would take Python almost two seconds."""
+    code: object = 1
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(code if isinstance(code, int) else 0)
 
 
 def main() -> NoReturn:
@@ -60,19 +77,10 @@ def main() -> NoReturn:
         if not isinstance(error, DatabaseError | InterfaceError | StorageInternalError | LockLost):
             raise
         _fail(f"the study's database: {reason(error)}; {afterwards}", _TRY_AGAIN)
-    _leave(0)
+    sys.exit(0)
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
     with contextlib.suppress(BrokenPipeError):
         click.echo(f"prune-search: {' '.join(message.split())}", err=True)
-    _leave(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """End at once: taking torch and its modules apart would keep Python busy for almost two seconds more."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    atexit._run_exitfuncs()
-    os._exit(code)
+    sys.exit(code)
