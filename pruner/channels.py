@@ -15,6 +15,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from pruner.budget import Menu, spread_budget
 from pruner.count import count_of
 from pruner.errors import InputError
 from pruner.importance import Scores, dependency_graph
@@ -89,15 +90,22 @@ def _rounded(wanted: int, width: int, minimum: int, multiple: int) -> int:
     return min(width, max(minimum, wanted))
 
 
-def make_plan(model: nn.Module, prune: Prune, scores: Scores) -> ChannelPlan:
-    """The plan that a recipe's `Prune` gives for a network whose channels score so. The network is not touched."""
+def make_plan(model: nn.Module, prune: Prune, scores: Scores, curves: Scores | None = None) -> ChannelPlan:
+    """The plan that a recipe's `Prune` gives for a network whose channels score so. The network is not touched.
+
+    `curves`: the network's scores by reconstruction, for a target that is spread by them (`needs_curves`).
+
+    Raises InputError if a target cannot be reached.
+    """
     ignored = _ignored(prune.ignore)
     free = [group for group in GROUPS if group.name not in ignored]
-    if prune.global_cut is None:
+    before = widths(model)
+    if prune.target_mflops is not None:
+        keep_counts = _kept_for_target(free, prune, before, classes(model), curves)
+    elif prune.global_cut is None:
         keep_counts = {group.name: _kept_by_stage(group, len(scores[group.name]), prune) for group in free}
     else:
         keep_counts = _kept_globally(free, prune, scores)
-    before = widths(model)
     keep = {}
     for group in GROUPS:
         stay = keep_counts.get(group.name, before[group.name])
@@ -106,6 +114,11 @@ def make_plan(model: nn.Module, prune: Prune, scores: Scores) -> ChannelPlan:
     dense_mflops, dense_params = count_of(before, classes(model))
     mflops, params = count_of({name: len(channels) for name, channels in keep.items()}, classes(model))
     return ChannelPlan(keep, before, mflops, params, dense_mflops, dense_params)
+
+
+def needs_curves(prune: Prune) -> bool:
+    """Does `make_plan` need the removal curves?"""
+    return prune.target_mflops is not None and prune.spread != "uniform"
 
 
 def apply_plan(model: nn.Module, plan: ChannelPlan) -> nn.Module:
@@ -137,6 +150,33 @@ def _cut(model: nn.Module, keep: Mapping[str, tuple[int, ...]]) -> nn.Module:
 def _kept_by_stage(group: Group, width: int, prune: Prune) -> int:
     cuts = prune.output_cut if group.kind == "output" else prune.cut
     return kept(width, cuts.get(group.stage, 0.0), prune.minimum, prune.multiple)
+
+
+def _kept_for_target(
+    free: list[Group], prune: Prune, before: Mapping[str, int], class_count: int, curves: Scores | None
+) -> dict[str, int]:
+    """The widths of the free groups that make `target_mflops` or a little less."""
+    assert prune.target_mflops is not None
+    menus = {}
+    for group in free:
+        width = before[group.name]
+        menu = sorted({_rounded(w, width, prune.minimum, prune.multiple) for w in range(1, width + 1)}, reverse=True)
+        if prune.spread == "uniform":
+            errors = [1 - w / width for w in menu]
+        else:
+            assert curves is not None
+            curve = [0.0, *curves[group.name].double().sort().values.tolist()]
+            tolerance = prune.tolerance.get(group.stage, 1.0)
+            if group.kind == "output":
+                tolerance *= prune.tolerance.get("output", 1.0)
+            errors = [curve[width - w] / tolerance for w in menu]
+        menus[group.name] = Menu(menu, errors)
+
+    def price(some: Mapping[str, int]) -> float:
+        return count_of({**before, **some}, class_count)[0]
+
+    how = "error" if prune.spread == "uniform" else prune.spread
+    return spread_budget(menus, price, prune.target_mflops, how)
 
 
 def _kept_globally(free: list[Group], prune: Prune, scores: Scores) -> dict[str, int]:

@@ -20,13 +20,14 @@ from pruner.data import Split, eval_batches
 from pruner.errors import InputError
 from pruner.mobilenet import GROUPS, widths
 from pruner.recipe import IMPORTANCES, check_name
+from pruner.reconstruction import reconstruction_scores
 from pruner.seeds import mix
 
 Scores = dict[str, Tensor]
 """Group name -> float tensor (channels,); the smallest go first."""
 
-NEED_IMAGES = ("taylor", "hessian")
-"""These rank by gradients of the real loss on calibration images."""
+NEED_IMAGES = ("taylor", "hessian", "reconstruction")
+"""These rank by calibration images: by gradients of the real loss, or by the features they make."""
 
 _CRITERIA: dict[str, Callable[[], Any]] = {
     "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1, normalizer=None),
@@ -53,6 +54,7 @@ def score_channels(
 
     taylor: Molchanov et al. 2019, |weight * gradient| with gradients summed over the calibration images.
     hessian: LeCun et al. 1989 (Optimal Brain Damage), weight^2 * mean squared gradient, an image at a time.
+    reconstruction: see `pruner.reconstruction`; sorted, these scores are removal curves.
     lamp: Lee et al. 2021. fpgm: He et al. 2019. bn_scale: Liu et al. 2017 (Network Slimming).
 
     `on_images(n)` is told of every n calibration images done. Raises InputError where images are needed and missing.
@@ -63,7 +65,9 @@ def score_channels(
         model.to(calibration.images.device)
     if importance in NEED_IMAGES:
         if calibration is None or not len(calibration):
-            raise InputError(f"importance: {importance!r} ranks by gradients and needs calibration images")
+            raise InputError(f"importance: {importance!r} ranks by training images and needs some")
+        if importance == "reconstruction":
+            return reconstruction_scores(model, calibration, resolution=resolution, seed=seed, on_images=on_images)
         squared = importance == "hessian"
         _set_gradients(model, calibration, resolution, squared, on_images or (lambda count: None))
     criterion = _CRITERIA[importance]()

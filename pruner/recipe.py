@@ -15,10 +15,13 @@ STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "stage6", "stage7", 
 BLOCKS = tuple(f"features.{number}" for number in range(19))
 """The modules of MobileNetV2's `features`: the stem, 17 bottleneck blocks, the head's convolution."""
 
-IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "fpgm", "bn_scale", "random")
+IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "fpgm", "bn_scale", "reconstruction", "random")
 MASK_IMPORTANCES = ("magnitude", "taylor")
 WEIGHT_STAGES = ("stem", *STAGES, "classifier")
 """Where weights are that masks can make zero."""
+SPREADS = ("uniform", "error", "exchange")
+"""How a target in operations is spread over the layers, see `Prune.spread`."""
+TOLERANCES = (*STAGES, "output")
 NORMALIZERS = ("none", "mean", "max", "sum")
 OPTIMIZERS = ("sgd", "adamw")
 
@@ -47,6 +50,16 @@ class Prune:
     """Stage -> fraction of its output channels to cut; the head has none."""
     global_cut: float | None = None
     """One fraction for the whole network instead: channels compete across layers."""
+    target_mflops: float | None = None
+    """Millions of operations that the network may have instead: the widths are chosen for it."""
+    spread: str = "exchange"
+    """How that is done. uniform: the same fraction of every group; by the removal curves of `pruner.reconstruction`,
+    error: as much of each group as one tolerated error allows; exchange: as the same error for an operation saved
+    does."""
+    tolerance: Mapping[str, float] = field(default_factory=dict)
+    """Stage, or `output` for all stages' output widths -> how much more error is tolerated there (1: as elsewhere)."""
+    repair: bool = False
+    """Re-fit the layers that read what is cut (`pruner.repair`)."""
     normalizer: str = "mean"
     """What a layer's scores are divided by before they compete across layers: one of NORMALIZERS."""
     minimum: int = 1
@@ -68,6 +81,16 @@ class Prune:
             check_cut("global_cut", self.global_cut)
             if self.cut or self.output_cut:
                 raise InputError("global_cut: give either one global cut or cuts per stage, not both")
+        check_name("spread", self.spread, SPREADS)
+        if self.target_mflops is not None:
+            if self.target_mflops <= 0:
+                raise InputError(f"target_mflops: {self.target_mflops:g} is not above 0")
+            if self.cut or self.output_cut or self.global_cut is not None:
+                raise InputError("target_mflops: give either a target or cuts, not both")
+        for name, factor in self.tolerance.items():
+            check_name("tolerance", name, TOLERANCES)
+            if factor <= 0:
+                raise InputError(f"tolerance.{name}: {factor:g} is not above 0")
         for name in self.ignore:
             if name not in (*STAGES, *BLOCKS, "residual", "classifier"):
                 raise InputError(

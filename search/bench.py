@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
+from pruner.channels import ChannelPlan, needs_curves
 from pruner.checkpoint import load_state, save_state
 from pruner.data import Dataset, Split, load
 from pruner.importance import NEED_IMAGES, Scores, score_channels
 from pruner.latency import Backend, Latency, latency
 from pruner.loading import load_dense
 from pruner.masks import score_weights
+from pruner.recipe import Prune
+from pruner.repair import repair
 from pruner.seeds import mix
 from search.dense import dense_file, measure_dense
 from search.filesystem import locked
@@ -63,8 +67,27 @@ class Bench:
                 model, importance, images, resolution=self.spec.data.resolution, on_images=bar.advance
             )  # fmt: skip
 
+    def rankings(self, prune: Prune) -> tuple[Scores, Scores | None]:
+        """(channel scores, removal curves where they are needed) for `make_plan`."""
+        curves = self.scores("reconstruction") if needs_curves(prune) else None
+        return self.scores(prune.importance), curves
+
+    def repair(self, model: nn.Module, plan: ChannelPlan) -> None:
+        """Re-fit a network that a plan has left, in place."""
+        images = calibration(self.data.train, self.spec.prune.repair_images, self.spec.seed)
+        device, resolution = images.images.device, self.spec.data.resolution
+        assert isinstance(model, MobileNetV2)
+        dense = copy.deepcopy(self.dense).to(device)
+        with self.progress.task("repairing the cut", len(images)) as bar:
+            repair(
+                model.to(device), dense, plan, images,
+                resolution=resolution, seed=self.spec.seed, on_images=bar.advance,
+            )  # fmt: skip
+
     def _compute_scores(self, importance: str) -> Scores:
-        images = calibration(self.data.train, self.spec.prune.calibration_images, self.spec.seed)
+        by_gradients = importance != "reconstruction"
+        count = self.spec.prune.calibration_images if by_gradients else self.spec.prune.repair_images
+        images = calibration(self.data.train, count, self.spec.seed)
         seen = len(images) if importance in NEED_IMAGES else 0
         with self.progress.task(f"{importance}: ranking channels", seen) as bar:
             return score_channels(

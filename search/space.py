@@ -19,6 +19,9 @@ def dimensions(space: Space) -> dict[str, Any]:
     found: dict[str, Any] = {"importance": space.importance, "learning_rate": space.learning_rate}
     if space.global_cut is not None:
         found["global_cut"] = space.global_cut
+    if space.target_mflops is not None:
+        found |= {"target_mflops": space.target_mflops, "spread": space.spread}
+        found |= {f"tolerance.{stage}": value for stage, value in space.tolerance.items()}
     found |= {f"cut.{stage}": value for stage, value in space.cut.items()}
     found |= {f"output_cut.{stage}": value for stage, value in (space.output_cut or {}).items()}
     if space.masks:
@@ -51,6 +54,10 @@ def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
         cut=cut,
         output_cut=output_cut,
         global_cut=values.get("global_cut"),
+        target_mflops=values.get("target_mflops"),
+        spread=values.get("spread", "exchange"),
+        tolerance={stage: values[f"tolerance.{stage}"] for stage in spec.space.tolerance},
+        repair=spec.prune.repair,
         normalizer=spec.prune.normalizer,
         minimum=spec.prune.minimum,
         multiple=spec.prune.multiple,

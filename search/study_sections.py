@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES, STAGES, WEIGHT_STAGES, Prune, Tune
+from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES, SPREADS, STAGES, TOLERANCES, WEIGHT_STAGES, Prune, Tune
 
 
 class Section(BaseModel):
@@ -65,6 +65,12 @@ class Space(Section):
     """Stage -> cut of its hidden widths, and of its output width too unless `output_cut` is given."""
     output_cut: dict[str, Dimension] | None = None
     global_cut: Dimension | None = None
+    target_mflops: Dimension | None = None
+    """Millions of operations instead of cuts: the widths are chosen for it."""
+    spread: NameDimension = "exchange"
+    """How: `uniform`, `error` or `exchange`; see `pruner.recipe.Prune`."""
+    tolerance: dict[str, Dimension] = Field(default_factory=dict)
+    """Stage, or `output` -> how much more error is tolerated there when a target is spread."""
     sparsity: dict[str, Dimension] = Field(default_factory=dict)
     """Stage (also stem, classifier), or a layer's own name as `prune-search scan` writes it -> fraction of its weights
     that becomes zero."""
@@ -84,6 +90,7 @@ class Space(Section):
         for key, names, known in (
             ("importance", self.importance, IMPORTANCES),
             ("mask_importance", self.mask_importance, MASK_IMPORTANCES),
+            ("spread", self.spread, SPREADS),
             ("masking", self.masking, ("one-shot", "gradual")),
         ):
             for name in names if isinstance(names, tuple) else (names,):
@@ -99,6 +106,18 @@ class Space(Section):
                 raise ValueError(f"{where}: a sparsity is a fraction of weights in [0, 1]")
         if self.global_cut is not None and (self.cut or self.output_cut):
             raise ValueError("give either global_cut or cuts by stage, not both")
+        if self.target_mflops is not None:
+            if self.cut or self.output_cut or self.global_cut is not None:
+                raise ValueError("give either target_mflops or cuts, not both")
+            if min(_ends(self.target_mflops)) <= 0:
+                raise ValueError("target_mflops: must be above 0")
+        for name, dimension in self.tolerance.items():
+            if name not in TOLERANCES:
+                raise ValueError(f"tolerance.{name}: unknown stage{nearest(name, list(TOLERANCES))}")
+            if self.target_mflops is None:
+                raise ValueError(f"tolerance.{name}: only says how target_mflops is spread, which is not given")
+            if min(_ends(dimension)) <= 0:
+                raise ValueError(f"tolerance.{name}: must be above 0")
         cuts: list[tuple[str, Any]] = [("global_cut", self.global_cut)] if self.global_cut is not None else []
         for key, by_stage, stages in (("cut", self.cut, STAGES), ("output_cut", self.output_cut or {}, STAGES[:-1])):
             for stage, dimension in by_stage.items():
@@ -169,6 +188,10 @@ class PruneSection(Section):
     normalizer: Literal["none", "mean", "max", "sum"] = "mean"
     calibration_images: int = Field(128, ge=1)
     """Training images whose gradients rank channels for taylor and hessian."""
+    repair: bool = False
+    """Re-fit the layers that read what is cut, in closed form, before any training."""
+    repair_images: int = Field(512, ge=1)
+    """Training images for that, and for the importance `reconstruction`."""
 
     @model_validator(mode="after")
     def _check(self) -> PruneSection:

@@ -63,9 +63,9 @@ def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -
     folder.begin(recipe, bench.key)
     plan = folder.plan()
     if plan is None:
-        scores = bench.scores(recipe.prune.importance)
+        scores, curves = bench.rankings(recipe.prune)
         began = time.perf_counter()  # ranking channels serves the whole study, not this trial alone
-        plan = folder.keep_plan(make_plan(bench.dense, recipe.prune, scores))
+        plan = folder.keep_plan(make_plan(bench.dense, recipe.prune, scores, curves))
         folder.log(f"planned: {plan.mflops:.3f} MFLOPs, {plan.params} parameters")
     twin = watch.planned(plan, fingerprint(plan, recipe, bench))
     if twin and not folder.result():
@@ -84,7 +84,8 @@ def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -
 def fingerprint(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> str:
     """Equal for trials of a study that would end in the same network: same channels kept, same training."""
     masks = [asdict(recipe.mask)] if recipe.mask else []
-    content = json.dumps([plan.as_json()["keep"], asdict(recipe.tune), bench.key, *masks], sort_keys=True)
+    repaired = ["repaired"] if recipe.prune.repair else []
+    content = json.dumps([plan.as_json()["keep"], asdict(recipe.tune), bench.key, *masks, *repaired], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -92,10 +93,13 @@ def _train_and_measure(
     plan: ChannelPlan, recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch, began: float
 ) -> Latency:
     tune, data, spec = recipe.tune, bench.data, bench.spec
+    resume = folder.checkpoint() or {"training": None, "history": [], "before": None}
+    begun = resume["training"] is not None  # the weights are in the checkpoint
     model = apply_plan(bench.dense, plan)
     timed = folder.latency() or folder.keep_latency(measure_latency(model, bench.spec))
     watch.timed(timed)
-    resume = folder.checkpoint() or {"training": None, "history": [], "before": None}
+    if recipe.prune.repair and not begun:
+        bench.repair(model, plan)
     history: list[dict[str, float]] = resume["history"]
     for row in history:  # epochs of an earlier run: its last report may not have arrived
         _tell(watch, plan, row)
@@ -103,7 +107,7 @@ def _train_and_measure(
     images = epoch_images(data.train, tune)
     total = len(watched) + tune.epochs * (images + len(watched)) + len(data.holdout)
     done = len(history) * (images + len(watched)) + (len(watched) if resume["before"] else 0)
-    keeper = _keeper(model, recipe, bench, begun=resume["training"] is not None)
+    keeper = _keeper(model, recipe, bench, begun=begun)
     with bench.progress.task(watch.title, total, done=done) as bar:
 
         def on_images(count: int) -> None:

@@ -17,7 +17,6 @@ from pruner.errors import InputError
 from search.claims import Claim, Claims, Observer
 from search.database import Database, LockLost, study_url
 
-
 OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
     "WHERE pid <> pg_backend_pid() AND datname = current_database()"
