@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -114,6 +114,36 @@ def make_plan(model: nn.Module, prune: Prune, scores: Scores, curves: Scores | N
     dense_mflops, dense_params = count_of(before, classes(model))
     mflops, params = count_of({name: len(channels) for name, channels in keep.items()}, classes(model))
     return ChannelPlan(keep, before, mflops, params, dense_mflops, dense_params)
+
+
+def on_the_way(plan: ChannelPlan, scores: Scores, target: float, class_count: int) -> ChannelPlan:
+    """A plan of about `target` million operations that keeps all that `plan` keeps, and the best of what it does not.
+
+    Every width lies at the same place between the dense network's and the plan's, on a logarithmic scale.
+    """
+    low, high = 0.0, 1.0  # 0: dense, 1: the plan
+    kept = plan.kept_widths
+    for _ in range(20):
+        place = (low + high) / 2
+        some = {name: round(full * (kept[name] / full) ** place) for name, full in plan.dense_widths.items()}
+        low, high = (place, high) if count_of(some, class_count)[0] > target else (low, place)
+    keep = {}
+    for name, width in some.items():
+        ranking = scores[name].clone()
+        ranking[list(plan.keep[name])] = torch.inf
+        keep[name] = tuple(sorted(ranking.argsort(descending=True, stable=True)[: max(width, kept[name])].tolist()))
+    mflops, params = count_of({name: len(channels) for name, channels in keep.items()}, class_count)
+    return replace(plan, keep=keep, mflops=mflops, params=params)
+
+
+def between(before: ChannelPlan, after: ChannelPlan) -> ChannelPlan:
+    """The plan that makes of the network that `before` leaves the one that `after` leaves; it keeps no more."""
+    keep = {
+        name: tuple(channels.index(channel) for channel in after.keep[name]) for name, channels in before.keep.items()
+    }
+    return replace(
+        after, keep=keep, dense_widths=before.kept_widths, dense_mflops=before.mflops, dense_params=before.params
+    )
 
 
 def needs_curves(prune: Prune) -> bool:

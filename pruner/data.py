@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import URLError
 
 import numpy as np
@@ -136,10 +137,22 @@ def _hold_out(split: Split, count: int, classes: int, seed: int) -> tuple[Split,
 # ---------------------------------------------------------------- batches
 
 
+class Batch(NamedTuple):
+    """Images to train on."""
+
+    images: Tensor
+    """float (batch, 3, resolution, resolution), augmented."""
+    labels: Tensor
+    which: Tensor
+    """Which images of the split they are."""
+    mirrored: Tensor
+    """bool: which of them were mirrored."""
+
+
 def train_batches(
     split: Split, *, batch: int, resolution: int, seed: int, epoch: int, images: int = 0, flip: bool, shift: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of shuffled, augmented batches: float images (batch, 3, resolution, resolution) and labels.
+) -> Iterator[Batch]:
+    """One epoch of shuffled, augmented batches.
 
     Order and augmentation follow from seed and epoch alone, so a resumed run sees the same batches. The last,
     smaller batch is left out unless it is the only one: BatchNorm learns little from a handful of images.
@@ -154,7 +167,7 @@ def train_batches(
         part = slice(start, start + batch)
         index = order[part]
         small = _moved(split.images[index], moves[:, part], mirror[part])
-        yield normalized(_resized(small, resolution)), split.labels[index]
+        yield Batch(normalized(_resized(small, resolution)), split.labels[index], index, mirror[part])
 
 
 def steps_per_epoch(split: Split, *, batch: int, images: int = 0) -> int:

@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pruner.average import Average, reestimate_norms
 from pruner.data import Split, steps_per_epoch, train_batches
-from pruner.errors import Diverged
-from pruner.masks import MaskKeeper
+from pruner.distill import Teacher, distillation_loss
+from pruner.errors import Diverged, InputError
+from pruner.masks import MaskKeeper, apply_masks
 from pruner.recipe import Tune
 from pruner.seeds import mix
 
@@ -46,15 +48,19 @@ def fine_tune(
     *,
     mirrors: bool,
     keeper: MaskKeeper | None = None,
+    teacher: Teacher | None = None,
     resume: dict[str, Any] | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> Iterator[Epoch]:
-    """Train `model` in place, as `tune` says; yields after every epoch.
+    """Train `model` in place, as `tune` says, phase by phase; yields after every epoch.
 
-    `mirrors`: may images be flipped? `keeper`: keeps masked weights zero. `resume`: an earlier report's `state`, to go
-    on after its epoch.
+    `mirrors`: may images be flipped? `keeper`: keeps masked weights zero. `teacher`: for a `tune` with a temperature.
+    `resume`: an earlier report's `state`, to go on after its epoch. Once the last epoch's report is taken and another
+    is asked for, averaged weights and new statistics of BatchNorm are put in, where `tune` asks for them.
     `on_images(n)` is told of every n images done. Raises Diverged when the loss is no longer a number.
     """
+    if tune.temperature and teacher is None:
+        raise InputError("temperature: learning from the dense network needs its logits")
     device = split.images.device
     # With freed memory kept (pruner.machine), channels last trains faster at every resolution.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -65,101 +71,166 @@ def fine_tune(
     if resume is not None:
         done = resume["epoch"]
         step.load_state(resume)
-    steps = steps_per_epoch(split, batch=tune.batch, images=tune.images_per_epoch)
-    for epoch in range(done, tune.epochs):
-        began = time.perf_counter()
-        model.train()
-        # Summed on the device and read once an epoch: reading makes a GPU wait.
-        total_loss = torch.zeros((), device=device)
-        right = torch.zeros((), dtype=torch.long, device=device)
-        seen = 0
-        batches = train_batches(
-            split,
-            batch=tune.batch,
-            resolution=tune.resolution,
-            seed=tune.seed,
-            epoch=epoch,
-            images=tune.images_per_epoch,
-            flip=tune.flip and mirrors,
-            shift=tune.shift,
-        )
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(mix(tune.seed, epoch, 1))  # for dropout
-            for number, (images, labels) in enumerate(batches, start=epoch * steps):
-                rate = tune.learning_rate * schedule(number, steps * tune.epochs, tune.warmup)
-                loss, outputs = step(images, labels, rate)
-                if keeper:
-                    keeper.after_step(step.optimizer, number, steps * tune.epochs)
-                total_loss += loss * len(labels)
-                right += (outputs.argmax(1) == labels).sum()
-                seen += len(labels)
-                if on_images:
-                    on_images(len(labels))
-        mean_loss = total_loss.item() / seen
-        if not math.isfinite(mean_loss):
-            raise Diverged(f"the loss was {mean_loss} in epoch {epoch + 1} (learning rate {tune.learning_rate:g})")
-        yield Epoch(
-            number=epoch + 1,
-            loss=mean_loss,
-            accuracy=right.item() / seen,
-            images=seen,
-            seconds=time.perf_counter() - began,
-            state={"epoch": epoch + 1, **step.state()},
-        )
+    lengths = [steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch) for part in tune.parts]
+    all_steps = sum(length * part.epochs for length, part in zip(lengths, tune.parts, strict=True))
+    epoch, first_step = 0, 0
+    for part, steps in zip(tune.parts, lengths, strict=True):
+        for number in range(part.epochs):
+            if epoch >= done:
+                yield _epoch(
+                    step, part, split, mirrors, teacher, epoch, number * steps, first_step, all_steps, on_images
+                )
+            epoch += 1
+            first_step += steps
+    if tune.total_epochs:
+        step.finish(split)
+
+
+def _epoch(
+    step: Step,
+    part: Tune,
+    split: Split,
+    mirrors: bool,
+    teacher: Teacher | None,
+    epoch: int,
+    phase_step: int,
+    first_step: int,
+    all_steps: int,
+    on_images: Callable[[int], None] | None,
+) -> Epoch:
+    """One epoch (from 0), which begins at step `phase_step` of its phase and `first_step` of all."""
+    device = split.images.device
+    began = time.perf_counter()
+    step.model.train()
+    # Summed on the device and read once an epoch: reading makes a GPU wait.
+    total_loss = torch.zeros((), device=device)
+    right = torch.zeros((), dtype=torch.long, device=device)
+    seen = 0
+    steps = steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch)
+    batches = train_batches(
+        split,
+        batch=part.batch,
+        resolution=part.resolution,
+        seed=part.seed,
+        epoch=epoch,
+        images=part.images_per_epoch,
+        flip=part.flip and mirrors,
+        shift=part.shift,
+    )
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(mix(part.seed, epoch, 1))  # for dropout
+        for number, batch in enumerate(batches):
+            rate = part.learning_rate * schedule(phase_step + number, steps * part.epochs, part.warmup, part.schedule)
+            wanted = teacher.of(batch.which, batch.mirrored) if teacher and part.temperature else None
+            loss, outputs = step(batch.images, batch.labels, wanted, rate, first_step + number, all_steps)
+            total_loss += loss * len(batch.labels)
+            right += (outputs.argmax(1) == batch.labels).sum()
+            seen += len(batch.labels)
+            if on_images:
+                on_images(len(batch.labels))
+    mean_loss = total_loss.item() / seen
+    if not math.isfinite(mean_loss):
+        raise Diverged(f"the loss was {mean_loss} in epoch {epoch + 1} (learning rate {part.learning_rate:g})")
+    return Epoch(
+        number=epoch + 1,
+        loss=mean_loss,
+        accuracy=right.item() / seen,
+        images=seen,
+        seconds=time.perf_counter() - began,
+        state={"epoch": epoch + 1, **step.state()},
+    )
 
 
 class Step:
     """One optimisation step, with mixed precision on a GPU, and the state that outlives an epoch."""
 
     def __init__(self, model: nn.Module, tune: Tune, device: torch.device, keeper: MaskKeeper | None = None) -> None:
-        self._model, self._tune, self._device, self._keeper = model, tune, device, keeper
+        self.model, self._tune, self._device, self._keeper = model, tune, device, keeper
         self.optimizer = make_optimizer(model, tune)
         self._half = _half_precision(device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._half is torch.float16)
+        self._average = Average(model, tune.average) if tune.average else None
 
-    def __call__(self, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-        """(mean loss, outputs) of a batch, after moving the weights by it."""
+    def __call__(
+        self, images: Tensor, labels: Tensor, wanted: Tensor | None, rate: float, number: int, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """(mean loss, outputs) of a batch, after moving the weights by it.
+
+        `wanted`: the teacher's logits, if it has any say; this is step `number` (from 0) of `count`.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
-            outputs = self._model(images)
-            loss = F.cross_entropy(outputs, labels, label_smoothing=self._tune.label_smoothing)
+            outputs = self.model(images)
+            loss = self._loss(outputs.float(), labels, wanted)
         self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self._tune.clip:
             self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self._model.parameters(), self._tune.clip)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._tune.clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
+        if self._keeper:
+            self._keeper.after_step(self.optimizer, number, count)
+        if self._average:
+            self._average.follow()
         return loss.detach(), outputs.detach()
+
+    def _loss(self, outputs: Tensor, labels: Tensor, wanted: Tensor | None) -> Tensor:
+        hard = F.cross_entropy(outputs, labels, label_smoothing=self._tune.label_smoothing)
+        if wanted is None:
+            return hard
+        return distillation_loss(outputs, wanted, self._tune.temperature) + self._tune.hard_labels * hard
+
+    def finish(self, split: Split) -> None:
+        """Make the network what is kept of the training."""
+        if self._average:
+            self._average.put_in()
+            if self._keeper:  # the average remembers weights that became zero on the way
+                apply_masks(self.model, self._keeper.masks)
+        if self._tune.reestimate:
+            resolution = self._tune.parts[-1].resolution
+            reestimate_norms(
+                self.model, split, count=self._tune.reestimate, resolution=resolution, seed=self._tune.seed
+            )
 
     def state(self) -> dict[str, Any]:
         return {
-            "model": self._model.state_dict(),
+            "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "masks": self._keeper.state() if self._keeper else {},
+            "average": self._average.state() if self._average else {},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._model.load_state_dict(state["model"])
+        self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         if self._keeper:
             self._keeper.load_state(state["masks"])
+        if self._average:
+            self._average.load_state(state["average"])
 
 
-def epoch_images(split: Split, tune: Tune) -> int:
-    """How many images an epoch trains on, for progress bars."""
-    return steps_per_epoch(split, batch=tune.batch, images=tune.images_per_epoch) * tune.batch
+def epoch_images(split: Split, tune: Tune) -> list[int]:
+    """How many images each epoch trains on, for progress bars."""
+    return [
+        steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch) * part.batch
+        for part in tune.parts
+        for _ in range(part.epochs)
+    ]
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """The learning rate at a step as a share of its peak: a linear rise, then half a cosine down to 0."""
+def schedule(step: int, steps: int, warmup: float, shape: str = "cosine") -> float:
+    """The learning rate at a step as a share of its peak: a linear rise, then one of SCHEDULES, down to 0."""
     rising = round(warmup * steps)
     if step < rising:
         return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    if shape == "constant":
+        return 1.0
+    share = (step - rising) / max(1, steps - rising)
+    return 1 - share if shape == "linear" else 0.5 * (1 + math.cos(math.pi * share))
 
 
 def make_optimizer(model: nn.Module, tune: Tune) -> torch.optim.Optimizer:

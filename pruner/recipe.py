@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from pruner.errors import InputError
@@ -24,6 +25,7 @@ SPREADS = ("uniform", "error", "exchange")
 TOLERANCES = (*STAGES, "output")
 NORMALIZERS = ("none", "mean", "max", "sum")
 OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "linear", "constant")
 
 
 def check_cut(where: str, cut: float) -> None:
@@ -140,6 +142,20 @@ class Mask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A part of a network's training. What is None is as in the `Tune` that it belongs to."""
+
+    epochs: int = 1
+    images_per_epoch: int | None = None
+    batch: int | None = None
+    resolution: int | None = None
+    rate: float = 1.0
+    """Its peak learning rate, as a multiple of the `Tune`'s."""
+    schedule: str | None = None
+    warmup: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tune:
     """How a network is trained."""
 
@@ -151,7 +167,9 @@ class Tune:
     """Pixels a side that images are resized to for training."""
     optimizer: str = "sgd"
     learning_rate: float = 0.01
-    """The peak of the schedule: linear warm-up, then a cosine to zero."""
+    """The peak of the schedule."""
+    schedule: str = "cosine"
+    """After a linear warm-up: `cosine` or `linear` down to zero, or `constant`."""
     momentum: float = 0.9
     """For SGD (Nesterov)."""
     weight_decay: float = 4e-5
@@ -165,19 +183,81 @@ class Tune:
     """Mirror images at random, where the data set's classes allow it."""
     shift: int = 2
     """Shift images by up to this many of their own pixels, each way."""
+    temperature: float = 0.0
+    """Above 0: learn from the dense network's logits, softened by this (`pruner.distill`)."""
+    hard_labels: float = 0.1
+    """Then: the weight of the cross-entropy with the true labels beside it."""
+    average: float = 0.0
+    """Above 0: end with an exponential moving average of the weights, with this decay a step."""
+    reestimate: int = 0
+    """At the end, find BatchNorm's statistics anew from so many training images; 0: leave them as training did."""
+    phases: tuple[Phase, ...] = ()
+    """One after the other; empty: all epochs alike."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_name("optimizer", self.optimizer, OPTIMIZERS)
+        check_name("schedule", self.schedule, SCHEDULES)
         for name in ("batch", "resolution"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: {getattr(self, name)} is not a positive whole number")
-        for name in ("epochs", "images_per_epoch", "learning_rate", "weight_decay", "clip", "shift"):
+        for name in ("epochs", "images_per_epoch", "learning_rate", "weight_decay", "clip", "shift", "temperature",
+                     "hard_labels", "reestimate"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: {getattr(self, name)} is negative")
-        for name in ("momentum", "warmup", "label_smoothing"):
+        for name in ("momentum", "warmup", "label_smoothing", "average"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name}: {getattr(self, name)} is not in [0, 1)")
+        if self.average and not self.reestimate:
+            raise InputError("reestimate: averaged weights need BatchNorm's statistics found anew, from some images")
+        _ = self.parts  # checks every phase
+
+    @property
+    def parts(self) -> tuple[Tune, ...]:
+        """The phases as trainings of their own, each alike in all its epochs."""
+        if not self.phases:
+            return (self,)
+        return tuple(
+            dataclasses.replace(
+                self,
+                phases=(),
+                epochs=phase.epochs,
+                learning_rate=self.learning_rate * phase.rate,
+                **{
+                    name: value
+                    for name in ("images_per_epoch", "batch", "resolution", "schedule", "warmup")
+                    if (value := getattr(phase, name)) is not None
+                },
+            )
+            for phase in self.phases
+        )
+
+    @property
+    def total_epochs(self) -> int:
+        """Over all phases."""
+        return sum(part.epochs for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounds:
+    """The way to a plan in several cuts, each of what the last one left, with a short training in between."""
+
+    count: int = 2
+    """How many cuts; the operations that they leave fall geometrically."""
+    mflops: tuple[float, ...] = ()
+    """Instead: the millions of operations that all cuts but the last leave."""
+    phase: Phase = field(default_factory=Phase)
+    """The training after each of them."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or any(a <= b for a, b in pairwise((*self.mflops, 0.0))):
+            raise InputError("rounds: a count of 1 or more, or MFLOPs that fall from round to round")
+
+    def targets(self, dense: float, final: float) -> tuple[float, ...]:
+        """Millions of operations after each cut but the last."""
+        if self.mflops:
+            return tuple(target for target in self.mflops if final < target < dense)
+        return tuple(dense * (final / dense) ** (number / self.count) for number in range(1, self.count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,15 +268,28 @@ class Recipe:
     tune: Tune
     mask: Mask | None = None
     """What single weights become zero after the cut, if any."""
+    rounds: Rounds | None = None
+    """None: one cut, straight to the plan."""
+
+    @property
+    def round_tune(self) -> Tune:
+        """The training after every cut but the last."""
+        assert self.rounds is not None
+        return dataclasses.replace(self.tune, phases=(self.rounds.phase,), average=0.0, reestimate=0)
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-ready form; `from_json` gives an equal recipe back."""
-        data = dataclasses.asdict(self)
-        return data if self.mask else {key: data[key] for key in ("prune", "tune")}
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Recipe:
         """The recipe that `as_json` wrote."""
         prune = dict(data["prune"], ignore=tuple(data["prune"]["ignore"]))
         mask = Mask(**data["mask"]) if "mask" in data else None
-        return Recipe(prune=Prune(**prune), tune=Tune(**data["tune"]), mask=mask)
+        phases = tuple(Phase(**phase) for phase in data["tune"].get("phases", ()))
+        tune = Tune(**{**data["tune"], "phases": phases})
+        rounds = None
+        if "rounds" in data:
+            kept = data["rounds"]
+            rounds = Rounds(count=kept["count"], mflops=tuple(kept["mflops"]), phase=Phase(**kept["phase"]))
+        return Recipe(prune=Prune(**prune), tune=tune, mask=mask, rounds=rounds)

@@ -14,6 +14,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.channels import ChannelPlan, needs_curves
 from pruner.checkpoint import load_state, save_state
 from pruner.data import Dataset, Split, load
+from pruner.distill import Teacher
 from pruner.importance import NEED_IMAGES, Scores, score_channels
 from pruner.latency import Backend, Latency, latency
 from pruner.loading import load_dense
@@ -27,6 +28,7 @@ from search.folder import StudyFolder
 from search.progress import Progress
 from search.results import Dense
 from search.study_file import StudySpec
+from search.teacher import open_teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +74,22 @@ class Bench:
         curves = self.scores("reconstruction") if needs_curves(prune) else None
         return self.scores(prune.importance), curves
 
-    def repair(self, model: nn.Module, plan: ChannelPlan) -> None:
-        """Re-fit a network that a plan has left, in place."""
+    def repair(self, model: nn.Module, before: nn.Module, plan: ChannelPlan) -> None:
+        """Re-fit the network that a plan has made of `before`, in place."""
         images = calibration(self.data.train, self.spec.prune.repair_images, self.spec.seed)
         device, resolution = images.images.device, self.spec.data.resolution
         assert isinstance(model, MobileNetV2)
-        dense = copy.deepcopy(self.dense).to(device)
+        assert isinstance(before, MobileNetV2)
+        before = copy.deepcopy(before).to(device)
         with self.progress.task("repairing the cut", len(images)) as bar:
             repair(
-                model.to(device), dense, plan, images,
+                model.to(device), before, plan, images,
                 resolution=resolution, seed=self.spec.seed, on_images=bar.advance,
             )  # fmt: skip
+
+    def teacher(self) -> Teacher:
+        """The dense network's logits for all training images."""
+        return open_teacher(self.dense, self.key, self.spec, self.data, self.folder, self.progress)
 
     def _compute_scores(self, importance: str) -> Scores:
         by_gradients = importance != "reconstruction"

@@ -47,6 +47,11 @@ def trained_file(spec: StudySpec, folder: StudyFolder) -> Path:
     return folder.dense / f"{spec.data.name}-{_digest(settings)}.pth"
 
 
+def data_key(spec: StudySpec) -> str:
+    """Stands for how a study divides its data set and at which resolution it looks at it."""
+    return _digest({"data": spec.data.model_dump(mode="json", exclude={"root"}), "seed": spec.seed})
+
+
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -75,8 +80,7 @@ def measure_dense(
 
     `key` stands for the network's weights.
     """
-    about = {"data": spec.data.model_dump(mode="json", exclude={"root"}), "seed": spec.seed}
-    path = folder.dense / f"{data.name}-{key}-{_digest(about)}.json"
+    path = folder.dense / f"{data.name}-{key}-{data_key(spec)}.json"
     with locked(path.with_suffix(".lock")):
         if not path.exists():
             copy = deepcopy(model).to(data.holdout.images.device)
@@ -96,17 +100,17 @@ def _train(spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> No
     tune = spec.base.tune(spec.base.learning_rate, spec.seed, spec.data)
     images = epoch_images(data.train, tune)
     begun = resume["epoch"] if resume else 0
-    title = "dense network"
-    with progress.task(title, tune.epochs * images, done=begun * images) as bar:
-        bar.say(f"{title}, epoch {begun + 1}/{tune.epochs}")
+    title, epoch_count = "dense network", tune.total_epochs
+    with progress.task(title, sum(images), done=sum(images[:begun])) as bar:
+        bar.say(f"{title}, epoch {begun + 1}/{epoch_count}")
         epochs = fine_tune(model, data.train, tune, mirrors=data.mirrors, resume=resume, on_images=bar.advance)
         for epoch in epochs:
             save_state(kept, epoch.state)
             progress.line(
-                f"{title}: epoch {epoch.number}/{tune.epochs}, loss {epoch.loss:.3f}, {epoch.accuracy:.2%} of its "
+                f"{title}: epoch {epoch.number}/{epoch_count}, loss {epoch.loss:.3f}, {epoch.accuracy:.2%} of its "
                 f"training images, {epoch.images / epoch.seconds:.0f} images/s"
             )
-            bar.say(f"{title}, epoch {epoch.number + 1}/{tune.epochs}")
+            bar.say(f"{title}, epoch {epoch.number + 1}/{epoch_count}")
     export_module(model, path)
     kept.unlink(missing_ok=True)
 

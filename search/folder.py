@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -96,6 +95,16 @@ class StudyFolder:
             ) from error
 
 
+def _same(kept: dict[str, Any], recipe: Recipe) -> bool:
+    """Is it this recipe that was kept, maybe by a version that knew fewer settings?"""
+    from pruner.recipe import Recipe
+
+    try:
+        return Recipe.from_json(kept) == recipe
+    except (KeyError, TypeError, AttributeError, InputError):
+        return False
+
+
 def _nobody(_path: Path) -> None:
     pass
 
@@ -138,11 +147,11 @@ class TrialFolder:
         """
         for path in leftovers(self.path):
             path.unlink()
-        wanted = json.loads(json.dumps({"dense": dense, **recipe.as_json()}))  # as it is read again: lists, no tuples
-        if self._read_json("recipe.json") == wanted:
+        kept = self._read_json("recipe.json")
+        if kept is not None and kept.get("dense") == dense and _same(kept, recipe):
             return
         self.put_aside()
-        self._keep_json("recipe.json", wanted)
+        self._keep_json("recipe.json", {"dense": dense, **recipe.as_json()})
 
     def put_aside(self) -> None:
         """Move the files, but for the lock, to the orphans."""
@@ -194,19 +203,21 @@ class TrialFolder:
         return latency
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """The last epoch's: `training` (for `fine_tune`), `history` (a dict for every epoch so far), and `before`
-        (`accuracy` before training and the `seconds` that took to find, or None)."""
+        """The last epoch's: `state` (for `search.rounds.Training`), `history` (a dict for every epoch so far), and
+        `before` (`accuracy` before training and the `seconds` that took to find, or None)."""
         from pruner.checkpoint import load_state
 
-        state = load_state(self.path / "checkpoint.pt")
-        return {"before": None, **state} if state else None
+        kept = load_state(self.path / "checkpoint.pt")
+        if kept is not None and "state" not in kept:  # of a version that knew no rounds
+            kept = {"before": None, **kept, "state": {"training": kept["training"], "round": 0}}
+        return kept
 
     def keep_checkpoint(
-        self, training: dict[str, Any], history: list[dict[str, float]], before: dict[str, float] | None
+        self, state: dict[str, Any], history: list[dict[str, float]], before: dict[str, float] | None
     ) -> None:
         from pruner.checkpoint import save_state
 
-        save_state(self.path / "checkpoint.pt", {"training": training, "history": history, "before": before})
+        save_state(self.path / "checkpoint.pt", {"state": state, "history": history, "before": before})
         self.on_kept(self.path / "checkpoint.pt")
 
     def keep_model(self, model: nn.Module) -> None:

@@ -33,6 +33,8 @@ def study_figures(
         figures["curves"] = plots.curves_figure(found)
     if any(r.accuracy_before is not None for r in found):
         figures["before-after"] = plots.before_after_figure(found)
+    if isinstance(spec.space.target_mflops, tuple) and not spec.space.masks:
+        figures["choices"] = plots.choices_figure(found)
     if importances:
         figures["importances"] = plots.importances_figure(importances)
     return figures | network_figures(best(found), dense)

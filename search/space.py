@@ -11,7 +11,7 @@ from optuna.trial import Trial
 from pruner.errors import InputError
 from pruner.recipe import Mask, Prune, Recipe
 from search.study_file import StudySpec
-from search.study_sections import Range, Space
+from search.study_space import Range, Space
 
 
 def dimensions(space: Space) -> dict[str, Any]:
@@ -22,6 +22,7 @@ def dimensions(space: Space) -> dict[str, Any]:
     if space.target_mflops is not None:
         found |= {"target_mflops": space.target_mflops, "spread": space.spread}
         found |= {f"tolerance.{stage}": value for stage, value in space.tolerance.items()}
+    found["repair"] = space.repair
     found |= {f"cut.{stage}": value for stage, value in space.cut.items()}
     found |= {f"output_cut.{stage}": value for stage, value in (space.output_cut or {}).items()}
     if space.masks:
@@ -57,7 +58,7 @@ def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
         target_mflops=values.get("target_mflops"),
         spread=values.get("spread", "exchange"),
         tolerance={stage: values[f"tolerance.{stage}"] for stage in spec.space.tolerance},
-        repair=spec.prune.repair,
+        repair=values["repair"],
         normalizer=spec.prune.normalizer,
         minimum=spec.prune.minimum,
         multiple=spec.prune.multiple,
@@ -65,7 +66,8 @@ def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
     )
     # One seed for all trials: recipes with equal plans then give equal networks, and need training only once.
     tune = spec.train.tune(values["learning_rate"], spec.seed, spec.data)
-    return Recipe(prune=prune, tune=tune, mask=_mask(values, spec) if spec.space.masks else None)
+    mask = _mask(values, spec) if spec.space.masks else None
+    return Recipe(prune=prune, tune=tune, mask=mask, rounds=spec.rounds.recipe())
 
 
 def _mask(values: Mapping[str, Any], spec: StudySpec) -> Mask:

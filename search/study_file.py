@@ -19,14 +19,14 @@ from search.study_sections import (
     LimitsSection,
     MaskSection,
     PruneSection,
-    Range,
+    RoundsSection,
     SamplerSection,
     Section,
-    Space,
     StoppingSection,
     TrainSection,
     nearest,
 )
+from search.study_space import Range, Space
 
 
 class StudySpec(Section):
@@ -49,6 +49,7 @@ class StudySpec(Section):
     space: Space = Space()
     prune: PruneSection = PruneSection()
     mask: MaskSection = MaskSection()
+    rounds: RoundsSection = RoundsSection()
     train: TrainSection = TrainSection()
     score: ScoreRule = ScoreRule()
     limits: LimitsSection = LimitsSection()

@@ -9,19 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-import torch
-from torch import nn
-
 from pruner.channels import ChannelPlan, apply_plan, make_plan
-from pruner.fine_tune import epoch_images, fine_tune
 from pruner.latency import Latency
-from pruner.masks import MaskKeeper, apply_masks, make_masks, weights
 from pruner.measure import Measurement, accuracy, evaluate, measure
 from pruner.recipe import Recipe
 from search.bench import Bench, measure_latency
 from search.folder import TrialFolder
 from search.interrupt import deferred
 from search.progress import Bar
+from search.rounds import Training
 
 
 class Watch(Protocol):
@@ -83,71 +79,64 @@ def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -
 
 def fingerprint(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> str:
     """Equal for trials of a study that would end in the same network: same channels kept, same training."""
-    masks = [asdict(recipe.mask)] if recipe.mask else []
+    more = [asdict(part) for part in (recipe.mask, recipe.rounds) if part]
     repaired = ["repaired"] if recipe.prune.repair else []
-    content = json.dumps([plan.as_json()["keep"], asdict(recipe.tune), bench.key, *masks, *repaired], sort_keys=True)
+    content = json.dumps([plan.as_json()["keep"], asdict(recipe.tune), bench.key, *more, *repaired], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _train_and_measure(
     plan: ChannelPlan, recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch, began: float
 ) -> Latency:
-    tune, data, spec = recipe.tune, bench.data, bench.spec
-    resume = folder.checkpoint() or {"training": None, "history": [], "before": None}
-    begun = resume["training"] is not None  # the weights are in the checkpoint
-    model = apply_plan(bench.dense, plan)
-    timed = folder.latency() or folder.keep_latency(measure_latency(model, bench.spec))
+    data, spec = bench.data, bench.spec
+    timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(bench.dense, plan), bench.spec))
     watch.timed(timed)
-    if recipe.prune.repair and not begun:
-        bench.repair(model, plan)
+    resume = folder.checkpoint() or {"state": None, "history": [], "before": None}
     history: list[dict[str, float]] = resume["history"]
     for row in history:  # epochs of an earlier run: its last report may not have arrived
         _tell(watch, plan, row)
+    before: dict[str, float] | None = resume["before"]
     watched = data.holdout.first(spec.watch_images)
-    images = epoch_images(data.train, tune)
-    total = len(watched) + tune.epochs * (images + len(watched)) + len(data.holdout)
-    done = len(history) * (images + len(watched)) + (len(watched) if resume["before"] else 0)
-    keeper = _keeper(model, recipe, bench, begun=begun)
+    training = Training(plan, recipe, bench, resume["state"])
+    images = training.images
+    total = len(watched) + sum(images) + len(images) * len(watched) + len(data.holdout)
+    done = sum(images[: len(history)]) + len(history) * len(watched) + (len(watched) if before else 0)
     with bench.progress.task(watch.title, total, done=done) as bar:
 
         def on_images(count: int) -> None:
             bar.advance(count)
             watch.images(count)
 
-        before: dict[str, float] | None = resume["before"]
+        def look() -> float:
+            right = evaluate(training.model, watched, resolution=spec.data.resolution, on_images=on_images)
+            return accuracy(right)
+
         if before is None and len(watched):
             bar.say(f"{watch.title}, before training")
             looking = time.perf_counter()
-            right = evaluate(model, watched, resolution=spec.data.resolution, on_images=on_images)
-            before = {"accuracy": accuracy(right), "seconds": time.perf_counter() - looking}
+            before = {"accuracy": look(), "seconds": time.perf_counter() - looking}
         watch.learned(before["accuracy"] if before else None, _curve(history))
-
-        epochs = fine_tune(
-            model, data.train, tune, mirrors=data.mirrors, keeper=keeper, resume=resume["training"],
-            on_images=on_images,
-        )  # fmt: skip
-        _say(bar, watch.title, len(history), tune.epochs)
+        _say(bar, watch.title, len(history), len(images))
         mark = began
-        for epoch in epochs:
+        for epoch, state in training.epochs(on_images):
             trained = time.perf_counter()
             row = {"epoch": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy}
             if len(watched):
-                right = evaluate(model, watched, resolution=spec.data.resolution, on_images=on_images)
-                row["holdout"] = accuracy(right)
+                row["holdout"] = look()
             now = time.perf_counter()
             row |= {"seconds": now - mark, "training": epoch.seconds, "evaluation": now - trained}
             mark = now
             history.append(row)
             with deferred():
-                folder.keep_checkpoint(epoch.state, history, before)
+                folder.keep_checkpoint(state, history, before)
             folder.log(", ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            _say(bar, watch.title, epoch.number, tune.epochs)
+            _say(bar, watch.title, epoch.number, len(images))
             watch.learned(before["accuracy"] if before else None, _curve(history))
             _tell(watch, plan, row)
         measuring = time.perf_counter()
-        measurement = measure(model, data.holdout, resolution=spec.data.resolution, on_images=on_images)
+        measurement = measure(training.model, data.holdout, resolution=spec.data.resolution, on_images=on_images)
         measured = time.perf_counter()
-    folder.keep_model(model)
+    folder.keep_model(training.model)
     spent = {
         "total": sum(row["seconds"] for row in history) + time.perf_counter() - mark,
         "training": sum(row["training"] for row in history),
@@ -163,18 +152,6 @@ def _train_and_measure(
         before["accuracy"] if before else None,
     )
     return timed
-
-
-def _keeper(model: nn.Module, recipe: Recipe, bench: Bench, *, begun: bool) -> MaskKeeper | None:
-    """Masks that are due before training are made and applied; who goes on has them in his checkpoint."""
-    mask = recipe.mask
-    if mask is None:
-        return None
-    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights(model).items()}
-    if not begun and not mask.gradual:
-        masks = make_masks(bench.weight_scores(model, mask.importance), mask)
-        apply_masks(model, masks)
-    return MaskKeeper(model, mask, masks)
 
 
 def _curve(history: Sequence[Mapping[str, float]]) -> list[float]:

@@ -94,11 +94,11 @@ def test_shifts_and_mirrors_move_whole_images() -> None:
     ramp = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).repeat(256, 3, 1, 1)
     split = Split(ramp, torch.zeros(256, dtype=torch.int64))
     options = {"batch": 256, "resolution": 8, "seed": 0, "epoch": 0}
-    ((images, _),) = train_batches(split, flip=True, shift=2, **options)
+    ((images, *_),) = train_batches(split, flip=True, shift=2, **options)
     variants = {image.contiguous().numpy().tobytes() for image in images}
     assert len(variants) == 2 * 5 * 5
-    ((mirrored, _),) = train_batches(split, flip=True, shift=0, **options)
-    ((plain, _),) = train_batches(split, flip=False, shift=0, **options)
+    ((mirrored, *_),) = train_batches(split, flip=True, shift=0, **options)
+    ((plain, *_),) = train_batches(split, flip=False, shift=0, **options)
     flipped = torch.stack([a if torch.equal(a, b) else a.flip(-1) for a, b in zip(mirrored, plain, strict=True)])
     assert torch.equal(flipped, plain)
     assert 64 < sum(torch.equal(a, b) for a, b in zip(mirrored, plain, strict=True)) < 192

@@ -8,38 +8,106 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
+from pruner.average import Average, reestimate_norms
 from pruner.data import Dataset
+from pruner.distill import Teacher
 from pruner.errors import Diverged, InputError
-from pruner.fine_tune import fine_tune, make_optimizer, schedule
+from pruner.fine_tune import epoch_images, fine_tune, make_optimizer, schedule
 from pruner.measure import accuracy, drop_last, evaluate, measure
 from pruner.mobilenet import fresh
-from pruner.recipe import Tune
+from pruner.recipe import Phase, Tune
 
 SHORT: dict[str, Any] = {"epochs": 3, "images_per_epoch": 96, "batch": 32, "resolution": 32, "shift": 1, "clip": 5.0}
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_resumed_run_equals_an_uninterrupted_one(dense: MobileNetV2, data: Dataset, optimizer: str) -> None:
-    tune = Tune(optimizer=optimizer, learning_rate=0.005, label_smoothing=0.1, **SHORT)
+PHASES = (
+    Phase(epochs=2, resolution=32, batch=16, images_per_epoch=48),
+    Phase(epochs=2, resolution=48, rate=0.5, schedule="linear"),
+)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"optimizer": "sgd"},
+        {"optimizer": "adamw"},
+        {"phases": PHASES, "average": 0.9, "reestimate": 64},
+        {"phases": PHASES, "temperature": 4.0},
+    ],
+    ids=["sgd", "adamw", "phases, averaged", "phases, distilled"],
+)
+def test_a_run_resumed_after_any_epoch_equals_an_uninterrupted_one(
+    dense: MobileNetV2, data: Dataset, extra: dict[str, Any]
+) -> None:
+    tune = Tune(**{**SHORT, "learning_rate": 0.005, "label_smoothing": 0.1, **extra})
+    generator = torch.Generator().manual_seed(0)
+    options = {"mirrors": True, "teacher": Teacher(torch.randn(len(data.train), 2, 10, generator=generator))}
     whole = copy.deepcopy(dense)
     torch.manual_seed(1)
-    losses = [epoch.loss for epoch in fine_tune(whole, data.train, tune, mirrors=False)]
+    losses, states = [], []
+    for epoch in fine_tune(whole, data.train, tune, **options):
+        losses.append(epoch.loss)
+        file = io.BytesIO()
+        torch.save(epoch.state, file)
+        states.append(file)
+    assert len(losses) == tune.total_epochs
+    for done, file in enumerate(states, start=1):
+        torch.manual_seed(2)  # what else drew random numbers in the process must not matter
+        file.seek(0)
+        second = copy.deepcopy(dense)
+        state = torch.load(file, weights_only=True)
+        assert [e.loss for e in fine_tune(second, data.train, tune, resume=state, **options)] == losses[done:]
+        for (name, a), b in zip(whole.state_dict().items(), second.state_dict().values(), strict=True):
+            assert torch.equal(a, b), (done, name)
 
-    first = copy.deepcopy(dense)
-    torch.manual_seed(2)  # what else drew random numbers in the process must not matter
-    epoch = next(fine_tune(first, data.train, tune, mirrors=False))
-    file = io.BytesIO()
-    torch.save(epoch.state, file)
-    file.seek(0)
-    second = copy.deepcopy(dense)
-    state = torch.load(file, weights_only=True)
-    rest = [e.loss for e in fine_tune(second, data.train, tune, mirrors=False, resume=state)]
 
-    assert losses == [epoch.loss, *rest]
-    for (name, a), b in zip(whole.state_dict().items(), second.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
+def test_phases_follow_each_other_as_they_are_asked_for(dense: MobileNetV2, data: Dataset) -> None:
+    tune = Tune(**{**SHORT, "phases": PHASES, "learning_rate": 0.01})
+    assert epoch_images(data.train, tune) == [48, 48, 96, 96]
+    model, sides = copy.deepcopy(dense), []
+    model.register_forward_pre_hook(lambda _, inputs: sides.append(tuple(inputs[0].shape)))
+    epochs = list(fine_tune(model, data.train, tune, mirrors=False))
+    assert [epoch.number for epoch in epochs] == [1, 2, 3, 4]
+    assert [epoch.images for epoch in epochs] == [48, 48, 96, 96]
+    assert sides == 6 * [(16, 3, 32, 32)] + 6 * [(32, 3, 48, 48)]
+    assert [part.learning_rate for part in tune.parts] == [0.01, 0.005]
+
+
+def test_the_average_is_what_is_kept(dense: MobileNetV2, data: Dataset) -> None:
+    model = copy.deepcopy(dense)
+    tune = Tune(**{**SHORT, "average": 0.9, "reestimate": 64, "learning_rate": 0.01, "schedule": "constant"})
+    for epoch in fine_tune(model, data.train, tune, mirrors=False):
+        live, kept = copy.deepcopy(epoch.state["model"]), copy.deepcopy(epoch.state["average"])
+    for place, weight in enumerate(model.parameters()):
+        assert torch.equal(weight, kept[str(place)])
+    assert not torch.equal(model.get_parameter("classifier.1.weight"), live["classifier.1.weight"])
+
+
+def test_an_average_by_hand() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    average = Average(layer, 0.8)
+    by_hand = layer.weight.detach().clone()
+    for number, value in enumerate((1.0, 2.0, 5.0, -3.0), start=1):
+        nn.init.constant_(layer.weight, value)
+        average.follow()
+        decay = min(0.8, number / (number + 9))
+        by_hand = decay * by_hand + (1 - decay) * value
+    average.put_in()
+    assert torch.allclose(layer.weight, by_hand)
+
+
+def test_batchnorm_is_reestimated_from_the_images(dense: MobileNetV2, data: Dataset) -> None:
+    model, seen = copy.deepcopy(dense), []
+    norm = model.get_submodule("features.0.1")
+    norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    reestimate_norms(model, data.train, count=64, resolution=32)
+    assert torch.allclose(norm.running_mean, seen[0].mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(norm.running_var, seen[0].var((0, 2, 3)), rtol=1e-3)
+    assert not model.training
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dense.parameters(), strict=True))
 
 
 def test_training_learns_and_reports(data: Dataset) -> None:
@@ -65,6 +133,8 @@ def test_the_schedule_rises_then_falls_to_zero() -> None:
     assert 0 < rates[-1] < 0.001
     assert 0 < rates[0] < 0.1
     assert schedule(0, 1, 0.0) == 1.0
+    assert [schedule(step, 4, 0.0, "linear") for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+    assert schedule(99, 100, 0.1, "constant") == 1.0
 
 
 def test_weight_decay_spares_batchnorm_and_biases(dense: MobileNetV2) -> None:
@@ -102,8 +172,19 @@ def test_evaluation_tells_right_from_wrong_image_by_image(dense: MobileNetV2, da
 
 
 @pytest.mark.parametrize(
-    "bad", [{"optimizer": "lion"}, {"batch": 0}, {"learning_rate": -1.0}, {"momentum": 1.0}, {"epochs": -1}]
+    ("bad", "said"),
+    [
+        ({"optimizer": "lion"}, "optimizer"),
+        ({"schedule": "steps"}, "schedule"),
+        ({"batch": 0}, "batch"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"epochs": -1}, "epochs"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"average": 0.9}, "reestimate"),
+        ({"phases": (Phase(batch=0),)}, "batch"),
+    ],
 )
-def test_bad_training_settings_are_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=next(iter(bad))):
+def test_bad_training_settings_are_refused(bad: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
         Tune(**bad)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Invoke, figures, status
+from conftest import Invoke, figures, running, status
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.budget import Menu, spread_budget
-from pruner.channels import apply_plan, make_plan
+from pruner.channels import apply_plan, between, make_plan, on_the_way
 from pruner.checkpoint import load_state
 from pruner.count import layers
 from pruner.data import Dataset, Split, eval_batches
@@ -25,7 +26,7 @@ from pruner.importance import Scores, score_channels
 from pruner.loading import load_network
 from pruner.measure import accuracy, evaluate
 from pruner.mobilenet import GROUPS, widths
-from pruner.recipe import STAGES, Prune
+from pruner.recipe import STAGES, Prune, Rounds
 from pruner.reconstruction import removal_curve
 from pruner.repair import fit, repair
 
@@ -272,9 +273,63 @@ def test_a_study_cuts_to_a_target_with_repair(invoke: Invoke, write_study: Calla
 TARGETS = """
 target_mflops = { low = 20.0, high = 60.0 }
 spread = ["error", "exchange"]
+repair = true
 [space.tolerance]
 stage6 = { low = 0.5, high = 2.0, log = true }
 [prune]
-repair = true
 repair_images = 128
 """
+
+
+@pytest.mark.slow
+def test_a_cut_in_rounds_that_is_killed_in_each_ends_as_one_that_was_not(
+    invoke: Invoke, write_study: Callable[..., Path], finished: tuple[Path, Path, object], tmp_path: Path
+) -> None:
+    base = next((finished[1] / "dense").glob("*.pth"))
+    rounds = """
+[rounds]
+count = 3
+[rounds.train]
+images_per_epoch = 64
+"""
+    study = write_study(
+        ("trials = 4", "trials = 1"),
+        ("[space.cut]\nstage3 = { low = 0.1, high = 0.8 }\nstage6 = { low = 0.1, high = 0.8 }\nhead = [0.25, 0.5]",
+         "target_mflops = 40\nrepair = true\n[prune]\nrepair_images = 128\n" + rounds),
+        ('"l2", "bn_scale"]', '"reconstruction"]'),
+    )  # fmt: skip
+    options = ("--base", base, "--threads", 2)
+    invoke("run", study, "--runs", tmp_path / "a", *options)
+    whole = tmp_path / "a/tiny/trials/0000"
+    history = json.loads((whole / "measurement.json").read_text())["history"]
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    killed = tmp_path / "b/tiny/trials/0000"
+    for after in (1, 2, 3):  # the first two end a round, the third is within the last
+        with running("run", study, "--runs", tmp_path / "b", *options) as process:
+            while process.poll() is None and not (
+                (killed / "log.txt").exists() and f"epoch {after}, " in (killed / "log.txt").read_text()
+            ):
+                time.sleep(0.005)
+            process.kill()
+    assert not (killed / "model.pth").exists(), "killed too late to show anything"
+    invoke("run", study, "--runs", tmp_path / "b", *options)
+    one, other = (torch.load(folder / "model.pth", weights_only=False).state_dict() for folder in (whole, killed))
+    assert all(torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
+
+
+def test_plans_on_the_way_hold_what_the_last_keeps(trained: MobileNetV2, curves: Scores) -> None:
+    plan = make_plan(trained, Prune(target_mflops=40.0), curves, curves)
+    targets = Rounds(count=3).targets(plan.dense_mflops, plan.mflops)
+    assert targets == pytest.approx((318.97 ** (2 / 3) * 40 ** (1 / 3), 318.97 ** (1 / 3) * 40 ** (2 / 3)), rel=0.01)
+    assert Rounds(mflops=(500, 180, 80, 30)).targets(319, 40) == (180, 80)
+    before, model = None, trained
+    for target in targets:
+        step = on_the_way(plan, curves, target, 10)
+        assert step.mflops == pytest.approx(target, rel=0.03)
+        for name, channels in plan.keep.items():
+            assert set(channels) <= set(step.keep[name])
+        model = apply_plan(model, between(before, step) if before else step)
+        before = step
+    assert before is not None
+    last, straight = apply_plan(model, between(before, plan)), apply_plan(trained, plan)
+    assert all(torch.equal(a, b) for a, b in zip(last.parameters(), straight.parameters(), strict=True))

@@ -67,10 +67,12 @@ def test_the_readmes_notebook_runs(tmp_path: Path) -> None:
     assert (tmp_path / "pruned.pth").exists()
 
 
-def test_the_readmes_study_file_is_valid(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (tmp_path / "readme.toml").write_text(text)
-    assert read_study(tmp_path / "readme.toml").space.cut.keys() == {"stage4", "head"}
+def test_the_readmes_study_files_are_valid(tmp_path: Path) -> None:
+    cuts, target = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "cuts.toml").write_text(cuts)
+    assert read_study(tmp_path / "cuts.toml").space.cut.keys() == {"stage4", "head"}
+    (tmp_path / "target.toml").write_text(f"trials = 1\n{target}")
+    assert read_study(tmp_path / "target.toml").train.total_epochs == 6
 
 
 def test_the_readme_has_the_two_commands_and_every_file() -> None:

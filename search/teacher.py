@@ -1,0 +1,60 @@
+"""The dense network's logits for all training images: found once, in a file that trials, workers and studies share."""
+
+from __future__ import annotations
+
+import io
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.data import Dataset
+from pruner.distill import Teacher, logits_by_chunk
+from pruner.files import write_whole
+from search.dense import data_key
+from search.filesystem import locked
+from search.folder import StudyFolder
+from search.progress import Progress
+from search.study_file import StudySpec
+
+
+def open_teacher(
+    dense: MobileNetV2, key: str, spec: StudySpec, data: Dataset, folder: StudyFolder, progress: Progress
+) -> Teacher:
+    """The logits, computed as far as they are not there yet; if another process is at it, waits for that one.
+
+    `key` stands for the dense network's weights. The file is a NumPy array (images, 1 or 2, classes) of 32-bit floats
+    that is mapped into memory, so that all workers of a machine share one copy.
+    """
+    path = folder.dense / f"logits-{data.name}-{key}-{data_key(spec)}.npy"
+    if not path.exists():
+        with locked(path.with_suffix(".lock")):
+            if not path.exists():
+                _compute(dense, spec, data, path, progress)
+    logits = torch.from_numpy(np.load(path, mmap_mode="c"))  # "c": torch wants memory that it might write to
+    return Teacher(logits.to(data.train.images.device))
+
+
+def _compute(dense: MobileNetV2, spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> None:
+    """Write the file by way of a partial one, to which rows are added: a killed process loses a chunk at most."""
+    train, sides = data.train, 2 if data.mirrors else 1
+    partial, row = path.with_suffix(".partial"), sides * data.classes * np.dtype(np.float32).itemsize
+    done = partial.stat().st_size // row if partial.exists() else 0
+    model = deepcopy(dense).to(train.images.device).to(memory_format=torch.channels_last)
+    title = "the dense network's logits"
+    with (
+        partial.open("r+b" if done else "wb") as file,
+        progress.task(title, sides * len(train), done=sides * done) as bar,
+    ):
+        file.seek(done * row)
+        file.truncate()
+        for chunk in logits_by_chunk(model, train, resolution=spec.data.resolution, mirrors=data.mirrors, start=done):
+            file.write(chunk.cpu().numpy().tobytes())
+            file.flush()
+            bar.advance(sides * len(chunk))
+    whole = io.BytesIO()
+    np.save(whole, np.fromfile(partial, np.float32).reshape(len(train), sides, data.classes))
+    write_whole(path, whole.getvalue())
+    partial.unlink()
