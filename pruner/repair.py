@@ -7,7 +7,7 @@ BatchNorm, and its statistics are those of the new features, so that training go
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -29,15 +29,17 @@ def repair(
     plan: ChannelPlan,
     images: Split,
     *,
+    masks: Mapping[str, Tensor] | None = None,
     resolution: int = 224,
     seed: int = 0,
     on_images: Callable[[int], None] | None = None,
 ) -> None:
     """Re-fit `pruned`, which the plan has made of `before`, in place, on some training images.
 
-    Both in eval mode, on the images' device. `on_images(n)` is told of every n images done.
+    Both in eval mode, on the images' device. `masks`: name of a weight of `pruned` -> where it may be other than zero
+    (`pruner.masks`); what is zero stays so. `on_images(n)` is told of every n images done.
     """
-    walk = _Walk(pruned, before, plan, images, resolution, seed)
+    walk = _Walk(pruned, before, plan, images, masks or {}, resolution, seed)
     walk.stem()
     for number in range(1, 18):
         walk.block(number)
@@ -55,10 +57,13 @@ class _Walk:
         before: MobileNetV2,
         plan: ChannelPlan,
         images: Split,
+        masks: Mapping[str, Tensor],
         resolution: int,
         seed: int,
     ) -> None:
         self._new, self._old, self._seed = pruned, before, seed
+        names = {layer: name for name, layer in pruned.named_modules()}
+        self._masks = {layer: masks.get(f"{name}.weight") for layer, name in names.items()}
         self._keep = {name: torch.tensor(kept, device=images.images.device) for name, kept in plan.keep.items()}
         batches = eval_batches(images, batch=BATCH, resolution=resolution)
         self._doors = [(batch, batch) for batch, _ in batches]
@@ -106,7 +111,7 @@ class _Walk:
         assert isinstance(new, nn.Linear)
         target = torch.cat([old(a) for a, _ in pooled])
         features = torch.cat([b for _, b in pooled])
-        weight, means, wanted = fit(features, target, new.weight.double())
+        weight, means, wanted = fit(features, target, new.weight.double(), self._masks[new])
         new.weight.copy_(weight)
         new.bias.copy_(wanted - weight @ means)
 
@@ -138,7 +143,9 @@ class _Walk:
         assert isinstance(factor, Tensor)
         factor = factor.to(features.device)
         old = conv.weight.double().flatten(1)
-        weight, means, wanted = fit(features, target, old * factor[:, None])
+        mask = self._masks[conv]
+        support = None if mask is None else mask.flatten(1).to(old.device)
+        weight, means, wanted = fit(features, target, old * factor[:, None], support)
         least = (_SMALLEST_SCALE * factor.abs().median()).clamp(min=1e-6)
         factor = torch.where(factor < 0, -1.0, 1.0) * factor.abs().clamp(min=least)
         weight /= factor[:, None]
@@ -162,12 +169,16 @@ class _Walk:
         _set_norm(norm, factor, means, variance, wanted)
 
 
-def fit(features: Tensor, target: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def fit(
+    features: Tensor, target: Tensor, start: Tensor, support: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """(weight (outputs, channels), mean feature, mean target), float64: the ridge regression of target on features.
 
     `features`: (vectors, channels); `target`: (vectors, outputs). The penalty is on the distance from `start`: where
-    the images say nothing, the weight stays as it was.
+    the images say nothing, the weight stays as it was. `support`, bool as the weight: it is zero elsewhere.
     """
+    if support is not None:
+        start = torch.where(support, start, 0.0)
     features, target = features.double(), target.double()
     means, wanted = features.mean(0), target.mean(0)
     centred = features - means
@@ -175,8 +186,14 @@ def fit(features: Tensor, target: Tensor, start: Tensor) -> tuple[Tensor, Tensor
     rest = centred.T @ (target - wanted - centred @ start.T) / len(features)
     damping = ridge(features.shape[1], len(features)) * covariance.diagonal().mean().clamp(min=1e-12)
     covariance.diagonal().add_(damping)
-    change = torch.cholesky_solve(rest, torch.linalg.cholesky(covariance))
-    return start + change.T, means, wanted
+    if support is None:
+        change = torch.cholesky_solve(rest, torch.linalg.cholesky(covariance))
+        return start + change.T, means, wanted
+    weight = start.clone()
+    for row, places in enumerate(support):  # each output has its own equations
+        left = torch.linalg.cholesky(covariance[places][:, places])
+        weight[row, places] += torch.cholesky_solve(rest[places, row, None], left)[:, 0]
+    return weight, means, wanted
 
 
 def _set_norm(norm: nn.BatchNorm2d, factor: Tensor, mean: Tensor, variance: Tensor, wanted: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,8 +75,10 @@ class Bench:
         curves = self.scores("reconstruction") if needs_curves(prune) else None
         return self.scores(prune.importance), curves
 
-    def repair(self, model: nn.Module, before: nn.Module, plan: ChannelPlan) -> None:
-        """Re-fit the network that a plan has made of `before`, in place."""
+    def repair(
+        self, model: nn.Module, before: nn.Module, plan: ChannelPlan, masks: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Re-fit the network that a plan, and maybe masks, have made of `before`, in place."""
         images = calibration(self.data.train, self.spec.prune.repair_images, self.spec.seed)
         device, resolution = images.images.device, self.spec.data.resolution
         assert isinstance(model, MobileNetV2)
@@ -84,7 +87,7 @@ class Bench:
         with self.progress.task("repairing the cut", len(images)) as bar:
             repair(
                 model.to(device), before, plan, images,
-                resolution=resolution, seed=self.spec.seed, on_images=bar.advance,
+                masks=masks, resolution=resolution, seed=self.spec.seed, on_images=bar.advance,
             )  # fmt: skip
 
     def teacher(self) -> Teacher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,7 +82,7 @@ class Training:
 
     def _cut(self, model: nn.Module, plan: ChannelPlan) -> nn.Module:
         cut = apply_plan(model, plan)
-        if self._recipe.prune.repair:
+        if self._recipe.prune.repair and plan.kept_widths != plan.dense_widths:
             self._bench.repair(cut, model, plan)
         return cut
 
@@ -94,5 +95,9 @@ class Training:
         masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights(self.model).items()}
         if self._state is None and not mask.gradual:
             masks = make_masks(self._bench.weight_scores(self.model, mask.importance), mask)
+            before = deepcopy(self.model)
             apply_masks(self.model, masks)
+            if self._recipe.prune.repair:
+                plan = self._rounds[self._at].plan
+                self._bench.repair(self.model, before, between(plan, plan), masks)
         return MaskKeeper(self.model, mask, masks)

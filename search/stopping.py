@@ -23,7 +23,7 @@ def make_rule(spec: StudySpec) -> BasePruner:
     if spec.stopping.name == "median":
         return MedianPruner(n_warmup_steps=spec.stopping.warmup_epochs)
     if spec.stopping.name == "hyperband":
-        return HyperbandPruner(min_resource=first, max_resource=max(first, spec.train.total_epochs))
+        return HyperbandPruner(min_resource=first, max_resource=max(first, spec.total_epochs))
     return NopPruner()
 
 
@@ -32,5 +32,5 @@ def stop_if_hopeless(trial: Trial, spec: StudySpec, epoch: int, value: float) ->
     if spec.stopping.name == "none":
         return
     trial.report(value, epoch)
-    if epoch < spec.train.total_epochs and trial.should_prune():
-        raise Stopped(f"{spec.stopping.name} after epoch {epoch} of {spec.train.total_epochs}")
+    if epoch < spec.total_epochs and trial.should_prune():
+        raise Stopped(f"{spec.stopping.name} after epoch {epoch} of {spec.total_epochs}")

@@ -77,6 +77,11 @@ class StudySpec(Section):
             raise ValueError("score: mflops_worst and mflops_full must differ")
         return self
 
+    @property
+    def total_epochs(self) -> int:
+        """Of a trial, over all its rounds and phases."""
+        return self.rounds.total_epochs + self.train.total_epochs
+
 
 BUDGET_KEYS = ("about", "trials", "hours", "until_score")
 """What may change in a study file without making it another study."""

@@ -137,6 +137,11 @@ class RoundsSection(Section):
         self.recipe()
         return self
 
+    @property
+    def total_epochs(self) -> int:
+        """Of the trainings between cuts."""
+        return (len(self.mflops) or self.count - 1) * self.train.epochs
+
     def recipe(self) -> Rounds | None:
         """The rounds of a recipe; None if there is one cut only."""
         if self.count == 1 and not self.mflops:

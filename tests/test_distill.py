@@ -53,7 +53,11 @@ def test_without_logits_there_is_no_learning_from_them(dense: MobileNetV2, data:
 
 @pytest.mark.slow
 def test_a_study_learns_from_logits_that_were_found_once(
-    invoke: Invoke, write_study: Callable[..., Path], finished: tuple[Path, Path, object], tmp_path: Path
+    invoke: Invoke,
+    write_study: Callable[..., Path],
+    finished: tuple[Path, Path, object],
+    data: Dataset,
+    tmp_path: Path,
 ) -> None:
     phases = """
 temperature = 4.0
@@ -72,9 +76,9 @@ images_per_epoch = 96
     )
     options = ("--base", next((finished[1] / "dense").glob("*.pth")))
     invoke("run", study, "--runs", tmp_path / "a", *options)
-    (file,) = (tmp_path / "a/dense").glob("logits-*")
+    (file,) = (tmp_path / "a/dense").glob("logits-*.npy")
     logits = np.load(file)
-    assert logits.shape == (1500, 1, 10)
+    assert logits.shape == (len(data.train), 1, 10)
     history = json.loads((tmp_path / "a/tiny/trials/0000/measurement.json").read_text())["history"]
     assert len(history) == 2
 

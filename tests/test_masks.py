@@ -234,7 +234,7 @@ def test_a_study_of_masks_runs_like_any_other_and_exports_zeros(
 @pytest.mark.slow
 def test_masks_go_on_top_of_a_cut(invoke: Invoke, write_study: Callable[..., Path], tmp_path: Path) -> None:
     space = TINY_STUDY[TINY_STUDY.index("[space]") : TINY_STUDY.index("[train]")]
-    both = "[space]\nglobal_sparsity = 0.6\n[space.cut]\nstage7 = 0.5\n"
+    both = "[space]\nrepair = true\nglobal_sparsity = 0.6\n[space.cut]\nstage7 = 0.5\n[prune]\nrepair_images = 64\n"
     study = write_study((space, both), ("trials = 4", "trials = 1"), name="both")
     invoke("run", study, "--runs", tmp_path, "--workers", 1)
     (record,) = json.loads(invoke("status", study, "--runs", tmp_path, "--json"))["records"]
