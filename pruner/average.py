@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -46,16 +46,8 @@ class Average:
 
 
 @torch.no_grad()
-def reestimate_norms(
-    model: nn.Module,
-    split: Split,
-    *,
-    count: int,
-    resolution: int,
-    seed: int = 0,
-    on_images: Callable[[int], None] | None = None,
-) -> None:
-    """Set BatchNorm's running statistics to the means over `count` images drawn by the seed, in place.
+def reestimate_norms(model: nn.Module, split: Split, *, count: int, resolution: int, seed: int = 0) -> None:
+    """Set BatchNorm's running statistics to the means over about `count` images drawn by the seed, in place.
 
     `model` is on the images' device; it is left in the mode it was in.
     """
@@ -69,15 +61,13 @@ def reestimate_norms(
     model.train()
     for layer in dropouts:
         layer.eval()
+    if count > _BATCH:
+        count -= count % _BATCH  # a handful of images would weigh as much as a full batch
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(mix(seed, 0xB47)))[:count]
     chosen = order.to(split.images.device)
-    for images, _ in eval_batches(
-        Split(split.images[chosen], split.labels[chosen]), batch=_BATCH, resolution=resolution
-    ):
-        if len(images) == _BATCH or count < _BATCH:
-            model(images)
-        if on_images:
-            on_images(len(images))
+    drawn = Split(split.images[chosen], split.labels[chosen])
+    for images, _ in eval_batches(drawn, batch=_BATCH, resolution=resolution):
+        model(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(was_training)

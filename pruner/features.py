@@ -17,9 +17,10 @@ from pruner.data import Split, eval_batches
 from pruner.seeds import mix
 
 BATCH = 32
-_RIDGE, _LEAST_RIDGE = 0.3, 1e-4
+"""Images that are looked at together; the places that are sampled depend on it."""
 POSITIONS = 24
 """Feature vectors taken from each image and layer, at random places of the map."""
+_RIDGE, _LEAST_RIDGE = 0.3, 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,9 @@ READERS = _readers()
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Of the vectors that a layer reads."""
+    """Second moments of the vectors that a layer reads."""
 
     count: int
-    mean: Tensor
-    """(channels,), float64."""
     covariance: Tensor
     """(channels, channels), float64, centred."""
 
@@ -97,7 +96,7 @@ def moments(
     found = {}
     for name, (count, total, products) in sums.items():
         mean = total / count
-        found[name] = Moments(count, mean, products / count - torch.outer(mean, mean))
+        found[name] = Moments(count, products / count - torch.outer(mean, mean))
     return found
 
 

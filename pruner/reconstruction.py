@@ -63,10 +63,8 @@ def _weights(model: nn.Module, reader: Reader) -> Tensor:
 
 def _place(name: str) -> int:
     """Which of its stage's blocks a hidden group is in, from 0."""
-    block = int(name.rpartition(".")[2])
-    first = min(int(group.name.rpartition(".")[2]) for group in GROUPS
-                if group.kind == "hidden" and group.stage == name.partition(".")[0])  # fmt: skip
-    return block - first
+    stage = name.partition(".")[0]
+    return [group.name for group in GROUPS if group.kind == "hidden" and group.stage == stage].index(name)
 
 
 def removal_curve(
