@@ -65,7 +65,7 @@ def score_channels(
         model.to(calibration.images.device)
     if importance in NEED_IMAGES:
         if calibration is None or not len(calibration):
-            raise InputError(f"importance: {importance!r} ranks by training images and needs some")
+            raise InputError(f"importance: {importance!r} needs calibration images")
         if importance == "reconstruction":
             return reconstruction_scores(model, calibration, resolution=resolution, seed=seed, on_images=on_images)
         squared = importance == "hessian"

@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, Normalize, Resize, ToTensor
 
 from pruner.data import (
+    Batch,
     Dataset,
     Split,
     cifar10,
@@ -23,7 +24,7 @@ from pruner.data import (
 from pruner.errors import InputError
 
 
-def batches(split: Split, epoch: int, **changes: object) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batches(split: Split, epoch: int, **changes: object) -> list[Batch]:
     options = {"batch": 64, "resolution": 32, "seed": 3, "flip": True, "shift": 1, **changes}
     return list(train_batches(split, epoch=epoch, **options))  # type: ignore[arg-type]
 
@@ -82,8 +83,11 @@ def test_batches_follow_from_seed_and_epoch_alone(data: Dataset) -> None:
 
 def test_without_augmentation_an_epoch_is_the_images_shuffled(data: Dataset) -> None:
     split = data.train.first(128)
-    mine = torch.cat([images for images, _ in batches(split, 0, flip=False, shift=0)])
+    found = batches(split, 0, flip=False, shift=0)
+    mine = torch.cat([batch.images for batch in found])
     theirs = torch.cat([images for images, _ in eval_batches(split, batch=64, resolution=32)])
+    assert torch.equal(mine, theirs[torch.cat([batch.which for batch in found])])
+    assert not torch.cat([batch.mirrored for batch in found]).any()
     order = [int((theirs == image).flatten(1).all(1).nonzero()[0]) for image in mine]
     rows = {theirs[i].numpy().tobytes() for i in range(128)}
     assert len({theirs[i].numpy().tobytes() for i in order}) == len(rows)
