@@ -41,16 +41,19 @@ def rounds_of(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> list[Round]:
 class Training:
     """What happens to one network from the first cut to the end of the last training."""
 
-    def __init__(self, plan: ChannelPlan, recipe: Recipe, bench: Bench, state: dict[str, Any] | None) -> None:
-        """`state`: of the last epoch that is on disk, as `epochs` gave it; None: nothing is done yet."""
+    def __init__(
+        self, plan: ChannelPlan, cut: nn.Module, recipe: Recipe, bench: Bench, state: dict[str, Any] | None
+    ) -> None:
+        """`cut`: what the plan leaves of the dense network, as it is. `state`: of the last epoch that is on disk, as
+        `epochs` gave it; None: nothing is done yet."""
         self._recipe, self._bench = recipe, bench
         self._rounds = rounds_of(plan, recipe, bench)
         self._at: int = state["round"] if state else 0
         self._state: dict[str, Any] | None = state["training"] if state else None
-        if self._state is None:
-            self.model = self._cut(bench.dense, self._rounds[0].plan)
-        else:  # the weights are in the state
-            self.model = apply_plan(bench.dense, self._rounds[self._at].plan)
+        now = self._rounds[self._at].plan
+        self.model = cut if now is plan else apply_plan(bench.dense, now)
+        if self._state is None:  # otherwise the weights are in the state
+            self._repair(bench.dense, now)
         self._keeper = self._masks()
 
     @property
@@ -77,14 +80,14 @@ class Training:
             if one is self._rounds[-1]:
                 return
             self._at, self._state = self._at + 1, None
-            self.model = self._cut(self.model.eval(), between(one.plan, self._rounds[self._at].plan))
+            before_cut, plan = self.model.eval(), between(one.plan, self._rounds[self._at].plan)
+            self.model = apply_plan(before_cut, plan)
+            self._repair(before_cut, plan)
             self._keeper = self._masks()
 
-    def _cut(self, model: nn.Module, plan: ChannelPlan) -> nn.Module:
-        cut = apply_plan(model, plan)
+    def _repair(self, before: nn.Module, plan: ChannelPlan) -> None:
         if self._recipe.prune.repair and plan.kept_widths != plan.dense_widths:
-            self._bench.repair(cut, model, plan)
-        return cut
+            self._bench.repair(self.model, before, plan)
 
     def _masks(self) -> MaskKeeper | None:
         """Of the last round. Masks that are due before training are made and applied; who goes on has them in his

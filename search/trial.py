@@ -89,7 +89,8 @@ def _train_and_measure(
     plan: ChannelPlan, recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch, began: float
 ) -> Latency:
     data, spec = bench.data, bench.spec
-    timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(bench.dense, plan), bench.spec))
+    cut = apply_plan(bench.dense, plan)
+    timed = folder.latency() or folder.keep_latency(measure_latency(cut, bench.spec))
     watch.timed(timed)
     resume = folder.checkpoint() or {"state": None, "history": [], "before": None}
     history: list[dict[str, float]] = resume["history"]
@@ -97,7 +98,7 @@ def _train_and_measure(
         _tell(watch, plan, row)
     before: dict[str, float] | None = resume["before"]
     watched = data.holdout.first(spec.watch_images)
-    training = Training(plan, recipe, bench, resume["state"])
+    training = Training(plan, cut, recipe, bench, resume["state"])
     images = training.images
     total = len(watched) + sum(images) + len(images) * len(watched) + len(data.holdout)
     done = sum(images[: len(history)]) + len(history) * len(watched) + (len(watched) if before else 0)
