@@ -63,9 +63,7 @@ def reestimate_norms(model: nn.Module, split: Split, *, count: int, resolution: 
         layer.eval()
     if count > _BATCH:
         count -= count % _BATCH  # a handful of images would weigh as much as a full batch
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(mix(seed, 0xB47)))[:count]
-    chosen = order.to(split.images.device)
-    drawn = Split(split.images[chosen], split.labels[chosen])
+    drawn = split.drawn(count, mix(seed, 0xB47))
     for images, _ in eval_batches(drawn, batch=_BATCH, resolution=resolution):
         model(images)
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -41,6 +41,12 @@ class Split:
         """The first `count` images (all of them if there are fewer)."""
         return Split(self.images[:count], self.labels[:count])
 
+    def drawn(self, count: int, seed: int) -> Split:
+        """`count` images chosen by the seed."""
+        chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]
+        chosen = chosen.to(self.images.device)
+        return Split(self.images[chosen], self.labels[chosen])
+
     def to(self, device: torch.device) -> Split:
         """The same images on a device."""
         return Split(self.images.to(device), self.labels.to(device))

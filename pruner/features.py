@@ -119,10 +119,8 @@ def ridge(channels: int, vectors: int) -> float:
     return max(_LEAST_RIDGE, _RIDGE * channels / vectors)
 
 
-def scale(norm: nn.Module | None) -> Tensor | float:
-    """What a BatchNorm multiplies each channel by in eval mode, float64; 1 where there is none."""
-    if norm is None:
-        return 1.0
+def scale(norm: nn.Module) -> Tensor:
+    """What a BatchNorm multiplies each channel by in eval mode: (channels,), float64."""
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_var is not None
-    return (norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)).cpu()
+    return norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)

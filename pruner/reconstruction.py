@@ -56,9 +56,10 @@ def _weights(model: nn.Module, reader: Reader) -> Tensor:
     """(outputs, channels), float64: what a channel adds to each output behind the BatchNorm."""
     weight = model.get_submodule(reader.layer).weight
     assert isinstance(weight, Tensor)
-    factor = scale(model.get_submodule(reader.norm) if reader.norm else None)
-    flat = weight.detach().flatten(1).double().cpu()
-    return flat * factor[:, None] if isinstance(factor, Tensor) else flat
+    flat = weight.detach().flatten(1).double()
+    if reader.norm:
+        flat = flat * scale(model.get_submodule(reader.norm))[:, None]
+    return flat.cpu()
 
 
 def _place(name: str) -> int:

@@ -140,8 +140,6 @@ class _Walk:
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         factor = scale(norm)
-        assert isinstance(factor, Tensor)
-        factor = factor.to(features.device)
         old = conv.weight.double().flatten(1)
         mask = self._masks[conv]
         support = None if mask is None else mask.flatten(1).to(old.device)
@@ -157,8 +155,6 @@ class _Walk:
         """The same where channels do not mix: a factor for each channel, by BatchNorm alone."""
         assert isinstance(norm, nn.BatchNorm2d)
         factor = scale(norm)
-        assert isinstance(factor, Tensor)
-        factor = factor.to(features.device)
         features, target = features.double(), target.double()
         means, wanted = features.mean(0), target.mean(0)
         centred = features - means

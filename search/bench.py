@@ -131,9 +131,7 @@ def open_bench(spec: StudySpec, folder: StudyFolder, data: Dataset, base: Path |
 
 def calibration(train: Split, count: int, seed: int) -> Split:
     """`count` training images chosen by the seed."""
-    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(mix(seed, 0xCA11)))[:count]
-    chosen = chosen.to(train.images.device)
-    return Split(train.images[chosen], train.labels[chosen])
+    return train.drawn(count, mix(seed, 0xCA11))
 
 
 def measure_latency(model: nn.Module, spec: StudySpec, backend: Backend | None = None) -> Latency:

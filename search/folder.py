@@ -97,8 +97,6 @@ class StudyFolder:
 
 def _same(kept: dict[str, Any], recipe: Recipe) -> bool:
     """Is it this recipe that was kept, maybe by a version that knew fewer settings?"""
-    from pruner.recipe import Recipe
-
     try:
         return Recipe.from_json(kept) == recipe
     except (KeyError, TypeError, AttributeError, InputError):
