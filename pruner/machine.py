@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruner.errors import InputError
 
@@ -59,6 +59,16 @@ def prepare(threads: int = 0, device: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {device}: cannot be used here ({reason}); try cpu") from error
     return chosen
+
+
+def has_fast_half(device: torch.device) -> bool:
+    """Whether bfloat16 is computed faster than float32 there: by a GPU that has it, or a processor's AMX tiles."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    asked: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.10 on
+    return device.type == "cpu" and bool(asked.get("amx_bf16"))
 
 
 def _keep_freed_memory() -> None:

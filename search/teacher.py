@@ -11,8 +11,9 @@ import torch
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.data import Dataset
-from pruner.distill import Teacher, logits_by_chunk
+from pruner.distill import Teacher, half_is_right, logits_by_chunk
 from pruner.files import write_whole
+from pruner.machine import has_fast_half
 from search.dense import data_key
 from search.filesystem import locked
 from search.folder import StudyFolder
@@ -42,7 +43,9 @@ def _compute(dense: MobileNetV2, spec: StudySpec, data: Dataset, path: Path, pro
     train, sides = data.train, 2 if data.mirrors else 1
     partial, row = path.with_suffix(".partial"), sides * data.classes * np.dtype(np.float32).itemsize
     done = partial.stat().st_size // row if partial.exists() else 0
-    model = deepcopy(dense).to(train.images.device).to(memory_format=torch.channels_last)
+    resolution = spec.data.resolution
+    model = deepcopy(dense).to(train.images.device)
+    half = has_fast_half(train.images.device) and half_is_right(model, train, resolution=resolution)
     title = "the dense network's logits"
     with (
         partial.open("r+b" if done else "wb") as file,
@@ -50,7 +53,7 @@ def _compute(dense: MobileNetV2, spec: StudySpec, data: Dataset, path: Path, pro
     ):
         file.seek(done * row)
         file.truncate()
-        for chunk in logits_by_chunk(model, train, resolution=spec.data.resolution, mirrors=data.mirrors, start=done):
+        for chunk in logits_by_chunk(model, train, resolution=resolution, mirrors=data.mirrors, half=half, start=done):
             file.write(chunk.cpu().numpy().tobytes())
             file.flush()
             bar.advance(sides * len(chunk))
