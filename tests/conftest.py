@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import settings
 from servers import Postgres, postgres_programs
 from torchvision.models.mobilenetv2 import MobileNetV2
 
@@ -21,6 +22,9 @@ from pruner.data import Dataset, digits
 from pruner.machine import prepare
 from pruner.mobilenet import fresh
 from search.cli import cli, main
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no mistake
+settings.load_profile("untimed")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Invoke = Callable[..., str]

@@ -37,7 +37,7 @@ def everywhere(cut: float, **more: object) -> Prune:
     minimum=st.integers(1, 40),
     multiple=st.sampled_from([1, 2, 4, 8, 16, 32]),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_kept_never_rises_with_the_cut_and_keeps_its_bounds(
     width: int, cuts: tuple[float, float], minimum: int, multiple: int
 ) -> None:
