@@ -21,8 +21,9 @@ from torch import Tensor
 from pruner.errors import InputError
 from pruner.seeds import mix
 
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's, of each colour, as fractions of 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ def normalized(images: Tensor) -> Tensor:
     count, channels, height, width = images.shape
     # A row of pixels with its channels interleaved is one long vector: twice as fast as broadcasting over channels.
     rows = images.permute(0, 2, 3, 1).reshape(-1, width * channels)
-    mean, std = torch.tensor(_MEAN, device=images.device), torch.tensor(_STD, device=images.device)
+    mean, std = torch.tensor(MEAN, device=images.device), torch.tensor(STD, device=images.device)
     floats = torch.mul(rows, (1 / (255 * std)).repeat(width)).sub_((mean / std).repeat(width))
     return floats.view(count, height, width, channels).permute(0, 3, 1, 2)
 

@@ -20,6 +20,7 @@ from pruner.average import Average, reestimate_norms
 from pruner.data import Split, steps_per_epoch, train_batches
 from pruner.distill import Teacher, distillation_loss
 from pruner.errors import Diverged, InputError
+from pruner.execution import Run, half_type, runner
 from pruner.masks import MaskKeeper, apply_masks
 from pruner.recipe import Tune
 from pruner.seeds import mix
@@ -71,74 +72,78 @@ def fine_tune(
     if resume is not None:
         done = resume["epoch"]
         step.load_state(resume)
-    lengths = [steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch) for part in tune.parts]
-    all_steps = sum(length * part.epochs for length, part in zip(lengths, tune.parts, strict=True))
+    course = _Course(step, split, mirrors, teacher, on_images, _all_steps(split, tune))
     epoch, first_step = 0, 0
-    for part, steps in zip(tune.parts, lengths, strict=True):
+    for part in tune.parts:
+        steps = steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch)
+        if done < epoch + part.epochs:
+            step.execute(part)
         for number in range(part.epochs):
             if epoch >= done:
-                yield _epoch(
-                    step, part, split, mirrors, teacher, epoch, number * steps, first_step, all_steps, on_images
-                )
+                yield course.epoch(part, epoch, number * steps, first_step)
             epoch += 1
             first_step += steps
     if tune.total_epochs:
         step.finish(split)
 
 
-def _epoch(
-    step: Step,
-    part: Tune,
-    split: Split,
-    mirrors: bool,
-    teacher: Teacher | None,
-    epoch: int,
-    phase_step: int,
-    first_step: int,
-    all_steps: int,
-    on_images: Callable[[int], None] | None,
-) -> Epoch:
-    """One epoch (from 0), which begins at step `phase_step` of its phase and `first_step` of all."""
-    device = split.images.device
-    began = time.perf_counter()
-    step.model.train()
-    # Summed on the device and read once an epoch: reading makes a GPU wait.
-    total_loss = torch.zeros((), device=device)
-    right = torch.zeros((), dtype=torch.long, device=device)
-    seen = 0
-    steps = steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch)
-    batches = train_batches(
-        split,
-        batch=part.batch,
-        resolution=part.resolution,
-        seed=part.seed,
-        epoch=epoch,
-        images=part.images_per_epoch,
-        flip=part.flip and mirrors,
-        shift=part.shift,
-    )
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(mix(part.seed, epoch, 1))  # for dropout
-        for number, batch in enumerate(batches):
-            rate = part.learning_rate * schedule(phase_step + number, steps * part.epochs, part.warmup, part.schedule)
-            wanted = teacher.of(batch.which, batch.mirrored) if teacher and part.temperature else None
-            loss, outputs = step(batch.images, batch.labels, wanted, rate, first_step + number, all_steps)
-            total_loss += loss * len(batch.labels)
-            right += (outputs.argmax(1) == batch.labels).sum()
-            seen += len(batch.labels)
-            if on_images:
-                on_images(len(batch.labels))
-    mean_loss = total_loss.item() / seen
-    if not math.isfinite(mean_loss):
-        raise Diverged(f"the loss was {mean_loss} in epoch {epoch + 1} (learning rate {part.learning_rate:g})")
-    return Epoch(
-        number=epoch + 1,
-        loss=mean_loss,
-        accuracy=right.item() / seen,
-        images=seen,
-        seconds=time.perf_counter() - began,
-        state={"epoch": epoch + 1, **step.state()},
-    )
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What all epochs of a training share."""
+
+    step: Step
+    split: Split
+    mirrors: bool
+    teacher: Teacher | None
+    on_images: Callable[[int], None] | None
+    all_steps: int
+
+    def epoch(self, part: Tune, epoch: int, phase_step: int, first_step: int) -> Epoch:
+        """One epoch (from 0), which begins at step `phase_step` of its phase and `first_step` of all."""
+        device = self.split.images.device
+        began = time.perf_counter()
+        self.step.model.train()
+        # Summed on the device and read once an epoch: reading makes a GPU wait.
+        total_loss = torch.zeros((), device=device)
+        right = torch.zeros((), dtype=torch.long, device=device)
+        seen = 0
+        steps = steps_per_epoch(self.split, batch=part.batch, images=part.images_per_epoch)
+        batches = train_batches(
+            self.split,
+            batch=part.batch,
+            resolution=part.resolution,
+            seed=part.seed,
+            epoch=epoch,
+            images=part.images_per_epoch,
+            flip=part.flip and self.mirrors,
+            shift=part.shift,
+        )
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(mix(part.seed, epoch, 1))  # for dropout
+            for number, batch in enumerate(batches):
+                rate = part.learning_rate * schedule(
+                    phase_step + number, steps * part.epochs, part.warmup, part.schedule
+                )
+                wanted = None
+                if self.teacher and part.temperature:
+                    wanted = self.teacher.of(batch.which, batch.mirrored)
+                loss, outputs = self.step(batch.images, batch.labels, wanted, rate, first_step + number, self.all_steps)
+                total_loss += loss * len(batch.labels)
+                right += (outputs.argmax(1) == batch.labels).sum()
+                seen += len(batch.labels)
+                if self.on_images:
+                    self.on_images(len(batch.labels))
+        mean_loss = total_loss.item() / seen
+        if not math.isfinite(mean_loss):
+            raise Diverged(f"the loss was {mean_loss} in epoch {epoch + 1} (learning rate {part.learning_rate:g})")
+        return Epoch(
+            number=epoch + 1,
+            loss=mean_loss,
+            accuracy=right.item() / seen,
+            images=seen,
+            seconds=time.perf_counter() - began,
+            state={"epoch": epoch + 1, **self.step.state()},
+        )
 
 
 class Step:
@@ -147,9 +152,16 @@ class Step:
     def __init__(self, model: nn.Module, tune: Tune, device: torch.device, keeper: MaskKeeper | None = None) -> None:
         self.model, self._tune, self._device, self._keeper = model, tune, device, keeper
         self.optimizer = make_optimizer(model, tune)
-        self._half = _half_precision(device)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self._half is torch.float16)
+        self._run: Run = model
+        self._scaler = torch.amp.GradScaler(device.type, enabled=half_type(device) is torch.float16)
         self._average = Average(model, tune.average) if tune.average else None
+
+    def execute(self, part: Tune) -> None:
+        """From now on run the network as a phase says."""
+        execution = part.execution
+        if execution == "auto":
+            execution = "eager" if self._device.type == "cpu" else "eager-bf16"
+        self._run = runner(self.model, execution, (part.batch, part.resolution))
 
     def __call__(
         self, images: Tensor, labels: Tensor, wanted: Tensor | None, rate: float, number: int, count: int
@@ -160,9 +172,8 @@ class Step:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
-            outputs = self.model(images)
-            loss = self._loss(outputs.float(), labels, wanted)
+        outputs = self._run(images)
+        loss = self._loss(outputs, labels, wanted)
         self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self._tune.clip:
@@ -222,6 +233,12 @@ def epoch_images(split: Split, tune: Tune) -> list[int]:
     ]
 
 
+def _all_steps(split: Split, tune: Tune) -> int:
+    return sum(
+        steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch) * part.epochs for part in tune.parts
+    )
+
+
 def schedule(step: int, steps: int, warmup: float, shape: str = "cosine") -> float:
     """The learning rate at a step as a share of its peak: a linear rise, then one of SCHEDULES, down to 0."""
     rising = round(warmup * steps)
@@ -242,10 +259,3 @@ def make_optimizer(model: nn.Module, tune: Tune) -> torch.optim.Optimizer:
         return torch.optim.AdamW(groups, lr=tune.learning_rate, fused=True)
     nesterov = tune.momentum > 0
     return torch.optim.SGD(groups, lr=tune.learning_rate, momentum=tune.momentum, nesterov=nesterov, fused=True)
-
-
-def _half_precision(device: torch.device) -> torch.dtype | None:
-    """The type for mixed precision: bf16 on a GPU that has it, else fp16; None on the CPU, where it is slower."""
-    if device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -91,6 +91,18 @@ def make_masks(scores: Mapping[str, Tensor], mask: Mask, share: float = 1.0) -> 
     return {name: threshold_mask(score, share * sparsity_of(mask, name)) for name, score in scores.items()}
 
 
+def tightened(masks: Masks, scores: Mapping[str, Tensor], mask: Mask, share: float) -> Masks:
+    """Masks for that share of the recipe's sparsities, by new importances; what is zero stays zero."""
+    masks = {name: masks[name].to(score.device) for name, score in scores.items()}
+    new = make_masks({name: score.masked_fill(~masks[name], -1.0) for name, score in scores.items()}, mask, share)
+    return {name: value & masks[name] for name, value in new.items()}
+
+
+def cubic(part: float) -> float:
+    """The share of the final sparsity that is reached after so much of the way (Zhu & Gupta 2017)."""
+    return 1 - (1 - part) ** 3
+
+
 def sparsity_of(mask: Mask, name: str) -> float:
     """The sparsity asked for the weight of that name: its own, else its stage's, else the uniform one."""
     return mask.sparsity.get(name, mask.sparsity.get(stage_of(name), mask.uniform))
@@ -143,24 +155,21 @@ class MaskKeeper:
                     value.mul_(mask)
 
     def _share_due(self, step: int, steps: int) -> float | None:
-        """The share of the final sparsity that this step brings: cubic (Zhu & Gupta 2017); None between updates."""
+        """The share of the final sparsity that this step brings; None between updates."""
         ramp = max(1, round(self._mask.ramp * steps))
         updates = min(self._mask.updates, ramp)
         due = [round((i + 1) * ramp / updates) - 1 for i in range(updates)]
         if step not in due:
             return None
-        return 1 - (1 - (due.index(step) + 1) / updates) ** 3
+        return cubic((due.index(step) + 1) / updates)
 
     def _tighten(self, share: float) -> None:
-        """Masks for so much of the final sparsity; what is zero stays zero."""
+        """Masks for so much of the final sparsity."""
         if self._gradients:
             scores = {name: (weight * self._gradients[name]).abs() for name, weight in self._weights.items()}
         else:
             scores = {name: weight.abs() for name, weight in self._weights.items()}
-        new = make_masks({name: score.masked_fill(~self.masks[name], -1.0) for name, score in scores.items()},
-                         self._mask, share)  # fmt: skip
-        for name, value in new.items():
-            self.masks[name].logical_and_(value)
+        self.masks = tightened(self.masks, scores, self._mask, share)
         for total in self._gradients.values():
             total.zero_()
 

@@ -26,6 +26,8 @@ TOLERANCES = (*STAGES, "output")
 NORMALIZERS = ("none", "mean", "max", "sum")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "linear", "constant")
+EXECUTIONS = ("auto", "eager", "eager-bf16", "compiled", "compiled-bf16")
+"""How training is executed (`pruner.execution`)."""
 
 
 def check_cut(where: str, cut: float) -> None:
@@ -126,6 +128,9 @@ class Mask:
     """Gradual: the share of all steps after which the final sparsity is reached."""
     updates: int = 10
     """Gradual: in so many steps."""
+    rounds: int = 1
+    """Not gradual: in so many steps before training, on the same schedule; with repair, each ranks what the last re-fit
+    left."""
 
     def __post_init__(self) -> None:
         check_name("importance", self.importance, MASK_IMPORTANCES)
@@ -137,8 +142,8 @@ class Mask:
             check_sparsity("global_sparsity", self.global_sparsity)
             if self.sparsity or self.uniform:
                 raise InputError("global_sparsity: give either one for all weights or sparsities by stage, not both")
-        if not 0 < self.ramp <= 1 or self.updates < 1:
-            raise InputError("ramp is in (0, 1], updates is 1 or more")
+        if not 0 < self.ramp <= 1 or self.updates < 1 or self.rounds < 1:
+            raise InputError("ramp is in (0, 1], updates and rounds are 1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +158,7 @@ class Phase:
     """Its peak learning rate, as a multiple of the `Tune`'s."""
     schedule: str | None = None
     warmup: float | None = None
+    execution: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +197,8 @@ class Tune:
     """Above 0: end with an exponential moving average of the weights, with this decay a step."""
     reestimate: int = 0
     """At the end, find BatchNorm's statistics anew from so many training images; 0: leave them as training did."""
+    execution: str = "auto"
+    """One of EXECUTIONS; auto is eager, but in a study it is what was measured to be fastest."""
     phases: tuple[Phase, ...] = ()
     """One after the other; empty: all epochs alike."""
     seed: int = 0
@@ -198,6 +206,7 @@ class Tune:
     def __post_init__(self) -> None:
         check_name("optimizer", self.optimizer, OPTIMIZERS)
         check_name("schedule", self.schedule, SCHEDULES)
+        check_name("execution", self.execution, EXECUTIONS)
         for name in ("batch", "resolution"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: {getattr(self, name)} is not a positive whole number")
@@ -225,7 +234,7 @@ class Tune:
                 learning_rate=self.learning_rate * phase.rate,
                 **{
                     name: value
-                    for name in ("images_per_epoch", "batch", "resolution", "schedule", "warmup")
+                    for name in ("images_per_epoch", "batch", "resolution", "schedule", "warmup", "execution")
                     if (value := getattr(phase, name)) is not None
                 },
             )
@@ -266,6 +275,8 @@ class Recipe:
 
     prune: Prune
     tune: Tune
+    parent: str = "dense"
+    """The network that is cut (`search.parent`)."""
     mask: Mask | None = None
     """What single weights become zero after the cut, if any."""
     rounds: Rounds | None = None
@@ -292,4 +303,4 @@ class Recipe:
         if "rounds" in data:
             kept = data["rounds"]
             rounds = Rounds(count=kept["count"], mflops=tuple(kept["mflops"]), phase=Phase(**kept["phase"]))
-        return Recipe(prune=Prune(**prune), tune=tune, mask=mask, rounds=rounds)
+        return Recipe(prune=Prune(**prune), tune=tune, parent=data.get("parent", "dense"), mask=mask, rounds=rounds)

@@ -22,10 +22,42 @@ _SMALLEST_SCALE = 0.01
 """Of a layer's median: below this a BatchNorm's factor is not kept, but its channel rescaled."""
 
 
+Targets = dict[str, Tensor]
+"""Name of a module -> what it gives at sampled places, (vectors, channels)."""
+
+
+@torch.inference_mode()
+def look(
+    model: MobileNetV2, images: Split, *, resolution: int = 224, seed: int = 0,
+    on_images: Callable[[int], None] | None = None,
+) -> Targets:  # fmt: skip
+    """What a network gives where `repair` fits another to it, for all repairs with these images and this seed.
+
+    `model` is in eval mode, on the images' device. `on_images(n)` is told of every n images done.
+    """
+    names = [f"features.{number}.conv.{place}.1" for number in range(2, 18) for place in (0, 1)]
+    names += ["features.1.conv.0.1", *(f"features.{number}" for number in range(1, 18)), "features.18.1", "classifier"]
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda _layer, _inputs, result: found[name].append(sample(result, seed, len(found[name])))
+
+    hooks = [model.get_submodule(name).register_forward_hook(watch(name)) for name in names]
+    try:
+        for inputs, labels in eval_batches(images, batch=BATCH, resolution=resolution):
+            model(inputs)
+            if on_images:
+                on_images(len(labels))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
 @torch.inference_mode()
 def repair(
     pruned: MobileNetV2,
-    before: MobileNetV2,
+    targets: Targets,
     plan: ChannelPlan,
     images: Split,
     *,
@@ -34,12 +66,12 @@ def repair(
     seed: int = 0,
     on_images: Callable[[int], None] | None = None,
 ) -> None:
-    """Re-fit `pruned`, which the plan has made of `before`, in place, on some training images.
+    """Re-fit `pruned` in place, on the training images at which the network that the plan has made it of was looked at.
 
-    Both in eval mode, on the images' device. `masks`: name of a weight of `pruned` -> where it may be other than zero
+    It is in eval mode, on the images' device. `masks`: name of a weight of `pruned` -> where it may be other than zero
     (`pruner.masks`); what is zero stays so. `on_images(n)` is told of every n images done.
     """
-    walk = _Walk(pruned, before, plan, images, masks or {}, resolution, seed)
+    walk = _Walk(pruned, targets, plan, images, masks or {}, resolution, seed)
     walk.stem()
     for number in range(1, 18):
         walk.block(number)
@@ -49,88 +81,63 @@ def repair(
 
 
 class _Walk:
-    """Both networks' activations at a block's door, batch by batch; it goes forward block by block."""
+    """The pruned network's activations at a block's door, batch by batch; it goes forward block by block."""
 
     def __init__(
         self,
         pruned: MobileNetV2,
-        before: MobileNetV2,
+        targets: Targets,
         plan: ChannelPlan,
         images: Split,
         masks: Mapping[str, Tensor],
         resolution: int,
         seed: int,
     ) -> None:
-        self._new, self._old, self._seed = pruned, before, seed
+        self._model, self._targets, self._seed = pruned, targets, seed
         names = {layer: name for name, layer in pruned.named_modules()}
         self._masks = {layer: masks.get(f"{name}.weight") for layer, name in names.items()}
         self._keep = {name: torch.tensor(kept, device=images.images.device) for name, kept in plan.keep.items()}
-        batches = eval_batches(images, batch=BATCH, resolution=resolution)
-        self._doors = [(batch, batch) for batch, _ in batches]
+        self._doors = [batch for batch, _ in eval_batches(images, batch=BATCH, resolution=resolution)]
 
     def stem(self) -> None:
-        old, new = self._old.features[0], self._new.features[0]
-        self._doors = [(old(a), new(b)) for a, b in self._doors]
+        self._doors = [self._model.features[0](door) for door in self._doors]
 
     def block(self, number: int) -> None:
         """Fit the block's expansion, depthwise convolution and projection, and pass it."""
-        old, new = self._old.features[number], self._new.features[number]
-        assert isinstance(old, InvertedResidual)
-        assert isinstance(new, InvertedResidual)
+        block, name = self._model.features[number], f"features.{number}"
+        assert isinstance(block, InvertedResidual)
         hidden, output = self._keep[_hidden(number)], self._keep[_output(number)]
-        wanted, outputs = self._look(old)
-        layers = list(new.conv)
-        inside = [b for _, b in self._doors]
+        layers, inside = list(block.conv), self._doors
         if len(layers) == 4:  # the first block has no expansion
             conv, norm, _ = layers[0]
-            self._fit_pointwise(conv, norm, self._samples(inside), wanted[0][:, hidden])
-            inside = [layers[0](b) for b in inside]
+            self._fit_pointwise(conv, norm, self._samples(inside), self._targets[f"{name}.conv.0.1"][:, hidden])
+            inside = [layers[0](maps) for maps in inside]
         conv, norm, activation = layers[-3]
-        inside = [conv(b) for b in inside]
-        self._fit_norm(norm, self._samples(inside), wanted[1][:, hidden])
-        inside = [activation(norm(b)) for b in inside]
-        target = self._samples(outputs)[:, output]
-        if new.use_res_connect:
-            target = target - self._samples([b for _, b in self._doors])
+        inside = [conv(maps) for maps in inside]
+        target = self._targets[f"{name}.conv.{len(layers) - 3}.1"][:, hidden]
+        self._fit_norm(norm, self._samples(inside), target)
+        inside = [activation(norm(maps)) for maps in inside]
+        target = self._targets[name][:, output]
+        if block.use_res_connect:
+            target = target - self._samples(self._doors)
         self._fit_pointwise(layers[-2], layers[-1], self._samples(inside), target)
-        inside = [layers[-1](layers[-2](b)) for b in inside]
-        if new.use_res_connect:
-            inside = [b + door for b, (_, door) in zip(inside, self._doors, strict=True)]
-        self._doors = list(zip(outputs, inside, strict=True))
+        inside = [layers[-1](layers[-2](maps)) for maps in inside]
+        if block.use_res_connect:
+            inside = [maps + door for maps, door in zip(inside, self._doors, strict=True)]
+        self._doors = inside
 
     def head(self) -> None:
         """Fit the last convolution and the classifier."""
-        keep, pooled = self._keep["head"], []
-        (conv_old, norm_old, _), (conv, norm, activation) = self._old.features[18], self._new.features[18]
-        before = [norm_old(conv_old(a)) for a, _ in self._doors]
-        self._fit_pointwise(conv, norm, self._samples([b for _, b in self._doors]), self._samples(before)[:, keep])
-        for a, (_, b) in zip(before, self._doors, strict=True):
-            pair = (activation(a), activation(norm(conv(b))))
-            pooled.append([F.adaptive_avg_pool2d(features, 1).flatten(1) for features in pair])
-        old, new = self._old.classifier[1], self._new.classifier[1]
-        assert isinstance(new, nn.Linear)
-        target = torch.cat([old(a) for a, _ in pooled])
-        features = torch.cat([b for _, b in pooled])
-        weight, means, wanted = fit(features, target, new.weight.double(), self._masks[new])
-        new.weight.copy_(weight)
-        new.bias.copy_(wanted - weight @ means)
-
-    def _look(self, old: InvertedResidual) -> tuple[list[Tensor], list[Tensor]]:
-        """(sampled outputs of the old block's BatchNorms but the last, its outputs); the first is empty where the block
-        has no expansion."""
-        norms = [layer[1] for layer in list(old.conv)[:-2]]
-        seen: dict[nn.Module, list[Tensor]] = {norm: [] for norm in norms}
-        hooks = [
-            norm.register_forward_hook(
-                lambda layer, _, result: seen[layer].append(sample(result, self._seed, len(seen[layer])))
-            )
-            for norm in norms
-        ]
-        outputs = [old(a) for a, _ in self._doors]
-        for hook in hooks:
-            hook.remove()
-        found = [torch.cat(seen[norm]) for norm in norms]
-        return ([torch.empty(0)] if len(found) == 1 else []) + found, outputs
+        conv, norm, activation = self._model.features[18]
+        target = self._targets["features.18.1"][:, self._keep["head"]]
+        self._fit_pointwise(conv, norm, self._samples(self._doors), target)
+        maps = (activation(norm(conv(door))) for door in self._doors)
+        features = torch.cat([F.adaptive_avg_pool2d(each, 1).flatten(1) for each in maps])
+        last = self._model.classifier[1]
+        assert isinstance(last, nn.Linear)
+        weight, means, wanted = fit(features, self._targets["classifier"], last.weight.double(), self._masks[last])
+        last.weight.copy_(weight)
+        last.bias.copy_(wanted - weight @ means)
 
     def _samples(self, maps: list[Tensor]) -> Tensor:
         return torch.cat([sample(batch, self._seed, number) for number, batch in enumerate(maps)])

@@ -21,11 +21,12 @@ from pruner.latency import Backend, Latency, latency
 from pruner.loading import load_dense
 from pruner.masks import score_weights
 from pruner.recipe import Prune
-from pruner.repair import repair
+from pruner.repair import Targets, look, repair
 from pruner.seeds import mix
 from search.dense import dense_file, measure_dense
 from search.filesystem import locked
 from search.folder import StudyFolder
+from search.parent import DENSE, Parent, load_parent
 from search.progress import Progress
 from search.results import Dense
 from search.study_file import StudySpec
@@ -34,7 +35,7 @@ from search.teacher import open_teacher
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Made once per worker; only `scores` is filled in as trials ask for it."""
+    """Made once per worker; only what trials ask for is filled in, and kept."""
 
     spec: StudySpec
     folder: StudyFolder
@@ -49,18 +50,27 @@ class Bench:
     dense_figures: Dense
     progress: Progress
     _scores: dict[str, Scores] = field(default_factory=dict)
+    _parents: dict[str, Parent] = field(default_factory=dict)
+    _looked: dict[str, Targets] = field(default_factory=dict)
 
-    def scores(self, importance: str) -> Scores:
-        """The channels' scores by that importance: computed once for a study, then read from its folder."""
-        if importance not in self._scores:
-            path = self.folder.scores(importance, self.key)
+    def parent(self, name: str) -> Parent:
+        """The network of that name, to cut: the dense one, or another study's. Raises InputError if it is not there."""
+        if name not in self._parents:
+            model = self.dense if name == DENSE else load_parent(name, self.folder, self.data.classes)
+            self._parents[name] = Parent(model, self.key if name == DENSE else weights_key(model))
+        return self._parents[name]
+
+    def scores(self, importance: str, parent: Parent) -> Scores:
+        """Its channels' scores by that importance: computed once for a study, then read from its folder."""
+        path = self.folder.scores(importance, parent.key)
+        if path.name not in self._scores:
             with locked(path.with_suffix(".lock")):
                 kept = load_state(path)
                 if kept is None:
-                    kept = self._compute_scores(importance)
+                    kept = self._compute_scores(importance, parent)
                     save_state(path, kept)
-            self._scores[importance] = kept
-        return self._scores[importance]
+            self._scores[path.name] = kept
+        return self._scores[path.name]
 
     def weight_scores(self, model: nn.Module, importance: str) -> dict[str, Tensor]:
         """The importance of every weight of a network, which may have been cut."""
@@ -70,38 +80,55 @@ class Bench:
                 model, importance, images, resolution=self.spec.data.resolution, on_images=bar.advance
             )  # fmt: skip
 
-    def rankings(self, prune: Prune) -> tuple[Scores, Scores | None]:
+    def rankings(self, prune: Prune, parent: Parent) -> tuple[Scores, Scores | None]:
         """(channel scores, removal curves where they are needed) for `make_plan`."""
-        curves = self.scores("reconstruction") if needs_curves(prune) else None
-        return self.scores(prune.importance), curves
+        curves = self.scores("reconstruction", parent) if needs_curves(prune) else None
+        return self.scores(prune.importance, parent), curves
+
+    def look(self, model: nn.Module) -> Targets:
+        """What a network gives where one cut from it is fitted to it (`repair`); the last parent's is kept."""
+        names = [name for name, parent in self._parents.items() if parent.model is model]
+        if names and names[0] in self._looked:
+            return self._looked[names[0]]
+        assert isinstance(model, MobileNetV2)
+        images = self._repair_images()
+        with self.progress.task("looking at the network before the cut", len(images)) as bar:
+            found = look(
+                copy.deepcopy(model).to(images.images.device), images,
+                resolution=self.spec.data.resolution, seed=self.spec.seed, on_images=bar.advance,
+            )  # fmt: skip
+        if names:
+            self._looked.clear()  # a gigabyte or so
+            self._looked[names[0]] = found
+        return found
 
     def repair(
-        self, model: nn.Module, before: nn.Module, plan: ChannelPlan, masks: Mapping[str, Tensor] | None = None
+        self, model: nn.Module, targets: Targets, plan: ChannelPlan, masks: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Re-fit the network that a plan, and maybe masks, have made of `before`, in place."""
-        images = calibration(self.data.train, self.spec.prune.repair_images, self.spec.seed)
-        device, resolution = images.images.device, self.spec.data.resolution
+        """Re-fit the network that a plan, and maybe masks, have made of the one that was looked at, in place."""
+        images = self._repair_images()
         assert isinstance(model, MobileNetV2)
-        assert isinstance(before, MobileNetV2)
-        before = copy.deepcopy(before).to(device)
         with self.progress.task("repairing the cut", len(images)) as bar:
             repair(
-                model.to(device), before, plan, images,
-                masks=masks, resolution=resolution, seed=self.spec.seed, on_images=bar.advance,
+                model.to(images.images.device), targets, plan, images,
+                masks=masks, resolution=self.spec.data.resolution, seed=self.spec.seed, on_images=bar.advance,
             )  # fmt: skip
+
+    def _repair_images(self) -> Split:
+        return calibration(self.data.train, self.spec.prune.repair_images, self.spec.seed)
 
     def teacher(self) -> Teacher:
         """The dense network's logits for all training images."""
         return open_teacher(self.dense, self.key, self.spec, self.data, self.folder, self.progress)
 
-    def _compute_scores(self, importance: str) -> Scores:
+    def _compute_scores(self, importance: str, parent: Parent) -> Scores:
         by_gradients = importance != "reconstruction"
         count = self.spec.prune.calibration_images if by_gradients else self.spec.prune.repair_images
         images = calibration(self.data.train, count, self.spec.seed)
         seen = len(images) if importance in NEED_IMAGES else 0
         with self.progress.task(f"{importance}: ranking channels", seen) as bar:
             return score_channels(
-                self.dense,
+                parent.model,
                 importance,
                 images,
                 resolution=self.spec.data.resolution,

@@ -23,6 +23,7 @@ from search.filesystem import locked
 from search.folder import StudyFolder
 from search.progress import Progress
 from search.results import Dense
+from search.speed import with_executions
 from search.study_file import StudySpec
 
 
@@ -69,7 +70,7 @@ def train_dense(spec: StudySpec, data: Dataset, folder: StudyFolder, progress: P
     path = trained_file(spec, folder)
     with locked(path.with_suffix(".lock")):
         if not path.exists():
-            _train(spec, data, path, progress)
+            _train(spec, data, path, folder, progress)
     return path
 
 
@@ -93,11 +94,12 @@ def measure_dense(
     return Dense(mflops=mflops, params=params, accuracy=kept["accuracy"], classes=data.classes, widths=widths(model))
 
 
-def _train(spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> None:
+def _train(spec: StudySpec, data: Dataset, path: Path, folder: StudyFolder, progress: Progress) -> None:
     kept = path.with_suffix(".checkpoint")
     resume = load_state(kept)
     model = _start(spec, data)
     tune = spec.base.tune(spec.base.learning_rate, spec.seed, spec.data)
+    tune = with_executions(model, tune, data, folder, progress)
     images = epoch_images(data.train, tune)
     begun = resume["epoch"] if resume else 0
     title, epoch_count = "dense network", tune.total_epochs

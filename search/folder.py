@@ -57,6 +57,11 @@ class StudyFolder:
         return self.path / "errors.txt"
 
     @property
+    def speeds(self) -> Path:
+        """What was measured of how to train fastest (`search.speed`)."""
+        return self.path / "speeds.json"
+
+    @property
     def export(self) -> Path:
         return self.path / "export"
 

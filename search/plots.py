@@ -9,6 +9,7 @@ from itertools import accumulate
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from search.plot_choices import choices_figure, variants_figure
 from search.plot_layers import layers_figure, map_sizes_figure, models_figure, widths_figure
 from search.plot_pareto import pareto_figure
 from search.plot_style import BLUE, DASHES, GREEN, LIGHT, OPERATIONS, ORANGE, SERIES, SYMBOLS, hover, percent, styled
@@ -27,6 +28,7 @@ __all__ = [
     "pareto_figure",
     "sizes_figure",
     "studies_figure",
+    "variants_figure",
     "widths_figure",
 ]
 
@@ -102,40 +104,6 @@ def sizes_figure(found: Sequence[Record], dense: Dense | None) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(rangemode="tozero")
     return styled(figure, "Accuracy against size", _SIZE, "holdout accuracy (%)")
-
-
-def choices_figure(found: Sequence[Record]) -> go.Figure:
-    """Accuracy against operations, a line for each combination of what trials chose from names and switches."""
-    lines: dict[str, list[Record]] = {}
-    for r in finished(found):
-        names = [_choice(key, value) for key, value in r.sampled.items() if isinstance(value, str | bool)]
-        lines.setdefault(", ".join(name for name in names if name), []).append(r)
-    figure = go.Figure()
-    colors = {name: SERIES[i % len(SERIES)] for i, name in enumerate(dict.fromkeys(map(_first, lines)))}
-    for name, members in lines.items():
-        members.sort(key=lambda r: r.mflops or 0.0)
-        figure.add_trace(
-            go.Scatter(
-                x=[r.mflops for r in members],
-                y=[percent(r.accuracy) for r in members],
-                mode="lines+markers",
-                line={"color": colors[_first(name)], "dash": "solid" if name != _first(name) else "dot"},
-                name=name or "trials",
-                customdata=[hover(r) for r in members],
-                hovertemplate="%{customdata}<extra></extra>",
-            )
-        )
-    return styled(figure, "Accuracy by what was chosen", OPERATIONS, "holdout accuracy (%)", height=620)
-
-
-def _choice(key: str, value: str | bool) -> str:
-    if isinstance(value, bool):
-        return key if value else ""
-    return value
-
-
-def _first(name: str) -> str:
-    return name.partition(", ")[0]
 
 
 def importances_figure(importances: Mapping[str, float]) -> go.Figure:

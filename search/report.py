@@ -35,6 +35,8 @@ def study_figures(
         figures["before-after"] = plots.before_after_figure(found)
     if isinstance(spec.space.target_mflops, tuple) and not spec.space.masks:
         figures["choices"] = plots.choices_figure(found)
+    if spec.variants and any(r.curve for r in found):
+        figures["variants"] = plots.variants_figure(found)
     if importances:
         figures["importances"] = plots.importances_figure(importances)
     return figures | network_figures(best(found), dense)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +11,12 @@ from torch import nn
 
 from pruner.channels import ChannelPlan, apply_plan, between, on_the_way
 from pruner.fine_tune import Epoch, epoch_images, fine_tune
-from pruner.masks import MaskKeeper, apply_masks, make_masks, weights
+from pruner.masks import MaskKeeper, apply_masks, cubic, tightened, weights
 from pruner.recipe import Recipe, Tune
 from pruner.seeds import mix
 from search.bench import Bench
+from search.parent import Parent
+from search.speed import with_executions
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +24,15 @@ class Round:
     """A cut and the training after it."""
 
     plan: ChannelPlan
-    """What of the dense network is left."""
+    """What of the parent is left."""
     tune: Tune
 
 
-def rounds_of(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> list[Round]:
+def rounds_of(plan: ChannelPlan, recipe: Recipe, bench: Bench, parent: Parent) -> list[Round]:
     """The rounds of a recipe; the last one ends at the plan."""
     found = []
     if recipe.rounds:
-        scores, _ = bench.rankings(recipe.prune)
+        scores, _ = bench.rankings(recipe.prune, parent)
         for number, target in enumerate(recipe.rounds.targets(plan.dense_mflops, plan.mflops)):
             tune = replace(recipe.round_tune, seed=mix(recipe.tune.seed, number + 1))
             found.append(Round(on_the_way(plan, scores, target, bench.data.classes), tune))
@@ -44,16 +45,17 @@ class Training:
     def __init__(
         self, plan: ChannelPlan, cut: nn.Module, recipe: Recipe, bench: Bench, state: dict[str, Any] | None
     ) -> None:
-        """`cut`: what the plan leaves of the dense network, as it is. `state`: of the last epoch that is on disk, as
+        """`cut`: what the plan leaves of the recipe's parent, as it is. `state`: of the last epoch that is on disk, as
         `epochs` gave it; None: nothing is done yet."""
         self._recipe, self._bench = recipe, bench
-        self._rounds = rounds_of(plan, recipe, bench)
+        self._parent = bench.parent(recipe.parent)
+        self._rounds = rounds_of(plan, recipe, bench, self._parent)
         self._at: int = state["round"] if state else 0
         self._state: dict[str, Any] | None = state["training"] if state else None
         now = self._rounds[self._at].plan
-        self.model = cut if now is plan else apply_plan(bench.dense, now)
+        self.model = cut if now is plan else apply_plan(self._parent.model, now)
         if self._state is None:  # otherwise the weights are in the state
-            self._repair(bench.dense, now)
+            self._repair(self._parent.model, now)
         self._keeper = self._masks()
 
     @property
@@ -71,8 +73,9 @@ class Training:
         while True:
             one = self._rounds[self._at]
             before = sum(earlier.tune.total_epochs for earlier in self._rounds[: self._at])
+            tune = with_executions(self.model, one.tune, data, self._bench.folder, self._bench.progress)
             reports = fine_tune(
-                self.model, data.train, one.tune, mirrors=data.mirrors, keeper=self._keeper, teacher=teacher,
+                self.model, data.train, tune, mirrors=data.mirrors, keeper=self._keeper, teacher=teacher,
                 resume=self._state, on_images=on_images,
             )  # fmt: skip
             for epoch in reports:
@@ -87,7 +90,7 @@ class Training:
 
     def _repair(self, before: nn.Module, plan: ChannelPlan) -> None:
         if self._recipe.prune.repair and plan.kept_widths != plan.dense_widths:
-            self._bench.repair(self.model, before, plan)
+            self._bench.repair(self.model, self._bench.look(before), plan)
 
     def _masks(self) -> MaskKeeper | None:
         """Of the last round. Masks that are due before training are made and applied; who goes on has them in his
@@ -97,10 +100,13 @@ class Training:
             return None
         masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights(self.model).items()}
         if self._state is None and not mask.gradual:
-            masks = make_masks(self._bench.weight_scores(self.model, mask.importance), mask)
-            before = deepcopy(self.model)
-            apply_masks(self.model, masks)
-            if self._recipe.prune.repair:
-                plan = self._rounds[self._at].plan
-                self._bench.repair(self.model, before, between(plan, plan), masks)
+            plan, bench = self._rounds[self._at].plan, self._bench
+            uncut = plan.kept_widths == plan.dense_widths
+            targets = bench.look(self._parent.model if uncut else self.model) if self._recipe.prune.repair else None
+            for step in range(mask.rounds):
+                scores = bench.weight_scores(self.model, mask.importance)
+                masks = tightened(masks, scores, mask, cubic((step + 1) / mask.rounds))
+                apply_masks(self.model, masks)
+                if targets is not None:
+                    bench.repair(self.model, targets, between(plan, plan), masks)
         return MaskKeeper(self.model, mask, masks)

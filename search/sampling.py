@@ -42,14 +42,14 @@ class Draw:
 
 def budget(spec: StudySpec) -> int | None:
     """How many trials the study has in all; None: as many as its time allows."""
-    size = len(grid(spec.space)) if spec.sampler.name == "grid" else None
+    size = len(grid(spec)) if spec.sampler.name == "grid" else None
     return min((n for n in (spec.trials, size) if n is not None), default=None)
 
 
 def draw(spec: StudySpec, number: int, trials: Sequence[FrozenTrial], fixed: Mapping[str, Any] | None = None) -> Draw:
     """Choose the parameters of trial `number`. `trials`: the study's, by number; `fixed`: parameters that are given."""
     if spec.sampler.name == "grid":
-        points = grid(spec.space)
+        points = grid(spec)
         return _ask(spec, RandomSampler(), [], {**points[number % len(points)], **(fixed or {})})
     seen = remembered(spec, as_seen_by(spec, number, trials))
     return _ask(spec, _by_name(spec, mix(spec.seed, number) % 2**32), seen, dict(fixed or {}))

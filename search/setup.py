@@ -10,6 +10,7 @@ from search.bench import Bench, open_bench, open_data
 from search.dense import given_file
 from search.folder import StudyFolder
 from search.options import Options
+from search.parent import check_parents
 from search.progress import Progress
 from search.storage import Store, claim_dense, open_study
 from search.study_file import StudySpec
@@ -27,6 +28,7 @@ class Setup:
 def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Progress) -> Setup:
     """Open everything; trains the dense network first if there is none yet. Raises InputError."""
     device = prepare(options.threads, options.device)
+    check_parents(spec, folder)
     folder.create()
     store = open_study(spec, folder, options.storage)
     shared = Shared(store, *artifact_store(options.artifacts))

@@ -14,9 +14,18 @@ from search.study_file import StudySpec
 from search.study_space import Range, Space
 
 
-def dimensions(space: Space) -> dict[str, Any]:
+def dimensions(spec: StudySpec) -> dict[str, Any]:
     """Parameter name -> what the study file says of it (a value, a tuple of choices, a Range), in a fixed order."""
-    found: dict[str, Any] = {"importance": space.importance, "learning_rate": space.learning_rate}
+    variants = {"variant": tuple(spec.variants)} if spec.variants else {}
+    return variants | _of_space(spec.space)
+
+
+def _of_space(space: Space) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "parent": space.parent,
+        "importance": space.importance,
+        "learning_rate": space.learning_rate,
+    }
     if space.global_cut is not None:
         found["global_cut"] = space.global_cut
     if space.target_mflops is not None:
@@ -35,7 +44,7 @@ def dimensions(space: Space) -> dict[str, Any]:
 
 def suggest(trial: Trial, spec: StudySpec) -> None:
     """Have Optuna choose every free parameter."""
-    for name, dimension in dimensions(spec.space).items():
+    for name, dimension in dimensions(spec).items():
         if isinstance(dimension, Range):
             trial.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
         elif isinstance(dimension, tuple):
@@ -44,7 +53,9 @@ def suggest(trial: Trial, spec: StudySpec) -> None:
 
 def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
     """The recipe for one value of every free parameter."""
-    values = {**dimensions(spec.space), **sampled}
+    if "variant" in sampled:
+        spec = spec.variant(sampled["variant"])
+    values = {**dimensions(spec), **sampled}
     cut = {stage: values[f"cut.{stage}"] for stage in spec.space.cut}
     if spec.space.output_cut is None:
         output_cut = {stage: value for stage, value in cut.items() if stage != "head"}
@@ -67,7 +78,7 @@ def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
     # One seed for all trials: recipes with equal plans then give equal networks, and need training only once.
     tune = spec.train.tune(values["learning_rate"], spec.seed, spec.data)
     mask = _mask(values, spec) if spec.space.masks else None
-    return Recipe(prune=prune, tune=tune, mask=mask, rounds=spec.rounds.recipe())
+    return Recipe(prune=prune, tune=tune, parent=values["parent"], mask=mask, rounds=spec.rounds.recipe())
 
 
 def _mask(values: Mapping[str, Any], spec: StudySpec) -> Mask:
@@ -78,16 +89,17 @@ def _mask(values: Mapping[str, Any], spec: StudySpec) -> Mask:
         gradual=values["masking"] == "gradual",
         ramp=spec.mask.ramp,
         updates=spec.mask.updates,
+        rounds=spec.mask.rounds,
     )
 
 
-def grid(space: Space) -> list[dict[str, Any]]:
+def grid(spec: StudySpec) -> list[dict[str, Any]]:
     """Every combination of the choices, in the order of the study file.
 
     Raises InputError if a parameter is a range without a step.
     """
     names, choices = [], []
-    for name, dimension in dimensions(space).items():
+    for name, dimension in dimensions(spec).items():
         if isinstance(dimension, Range):
             if dimension.step is None:
                 raise InputError(f"space.{name}: a grid needs a list of choices, or a range with a step")

@@ -56,6 +56,8 @@ class StudySpec(Section):
     latency: LatencySection = LatencySection()
     sampler: SamplerSection = SamplerSection()
     stopping: StoppingSection = StoppingSection()
+    variants: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    """`[variants."no averaging"]` with `train.average = 0`: a parameter `variant` that chooses among such changes."""
 
     @model_validator(mode="after")
     def _check(self) -> StudySpec:
@@ -75,13 +77,37 @@ class StudySpec(Section):
             raise ValueError("trials: how many? (only a grid knows by itself; or give hours)")
         if self.score.mflops_worst == self.score.mflops_full:
             raise ValueError("score: mflops_worst and mflops_full must differ")
+        for name in self.variants:
+            self._check_variant(name)
         return self
+
+    def _check_variant(self, name: str) -> None:
+        if unknown := sorted(self.variants[name].keys() - set(VARIED)):
+            raise ValueError(f"variants.{name}.{unknown[0]}: a variant changes {', '.join(VARIED)}")
+        try:
+            changed = self.variant(name)
+        except ValidationError as error:
+            raise ValueError(f"variants.{name}: {_one_line(error)}") from None
+        kept = ("calibration_images", "repair_images")
+        for key in self.variants[name].get("space", {}):
+            if isinstance(getattr(self.space, key), tuple | dict | Range):
+                raise ValueError(f"variants.{name}.space.{key}: the study samples it; give it one value in [space]")
+        if any(getattr(changed.prune, key) != getattr(self.prune, key) for key in kept):
+            raise ValueError(f"variants.{name}.prune: {' and '.join(kept)} are the study's")
+
+    def variant(self, name: str) -> StudySpec:
+        """The study in which all trials are of that variant."""
+        content = self.model_dump(mode="json", exclude={"variants"}, exclude_unset=True)
+        return StudySpec.model_validate_json(json.dumps(_merged(content, self.variants[name])), strict=True)
 
     @property
     def total_epochs(self) -> int:
         """Of a trial, over all its rounds and phases."""
         return self.rounds.total_epochs + self.train.total_epochs
 
+
+VARIED = ("space", "prune", "mask", "rounds", "train")
+"""The sections that a variant may change."""
 
 BUDGET_KEYS = ("about", "trials", "hours", "until_score")
 """What may change in a study file without making it another study."""
@@ -106,6 +132,14 @@ def read_study(path: Path) -> StudySpec:
         return StudySpec.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         raise InputError(f"{path}: {_one_line(error)}") from None
+
+
+def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`content` with the changes, table by table."""
+    return content | {
+        key: _merged(content.get(key, {}), value) if isinstance(value, dict) else value
+        for key, value in changes.items()
+    }
 
 
 def _one_line(error: ValidationError) -> str:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pruner.recipe import Phase, Prune, Rounds, Tune
 
+Execution = Literal["auto", "eager", "eager-bf16", "compiled", "compiled-bf16"]
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +40,7 @@ class PhaseSection(Section):
     """Its learning rate, as a multiple of the trial's."""
     schedule: Literal["cosine", "linear", "constant"] | None = None
     warmup: float | None = Field(None, ge=0, lt=1)
+    execution: Execution | None = None
 
 
 class TrainSection(Section):
@@ -62,6 +65,8 @@ class TrainSection(Section):
     hard_labels: float = Field(0.1, ge=0)
     average: float = Field(0.0, ge=0, lt=1)
     reestimate: int = Field(0, ge=0)
+    execution: Execution = "auto"
+    """auto: what is measured to be fastest, where training is long enough to pay for the measuring."""
     phases: tuple[PhaseSection, ...] = ()
     """`[[train.phases]]`, one after the other; then `epochs` above does not count."""
 
@@ -119,10 +124,11 @@ class PruneSection(Section):
 
 
 class MaskSection(Section):
-    """How gradual masks get to their sparsity; the keys of `pruner.recipe.Mask`."""
+    """How masks get to their sparsity; the keys of `pruner.recipe.Mask`."""
 
     ramp: float = Field(0.6, gt=0, le=1)
     updates: int = Field(10, ge=1)
+    rounds: int = Field(1, ge=1)
 
 
 class RoundsSection(Section):

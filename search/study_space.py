@@ -59,6 +59,9 @@ def _ends(dimension: Any) -> tuple[float, ...]:
 class Space(Section):
     """What is sampled. Cuts are fractions of channels; a stage that is not named is not cut."""
 
+    parent: NameDimension = "dense"
+    """The network that is cut: `dense`, a finished trial of another study in the same folder of runs, as
+    `STUDY/NUMBER`, or a .pth."""
     importance: NameDimension = "l2"
     learning_rate: Dimension = 0.01
     cut: dict[str, Dimension] = Field(default_factory=dict)

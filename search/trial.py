@@ -56,18 +56,19 @@ class Outcome:
 def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -> Outcome:
     """Carry out a recipe in a folder, as far as that is not done yet."""
     began = time.perf_counter()
-    folder.begin(recipe, bench.key)
+    parent = bench.parent(recipe.parent)
+    folder.begin(recipe, parent.key)
     plan = folder.plan()
     if plan is None:
-        scores, curves = bench.rankings(recipe.prune)
+        scores, curves = bench.rankings(recipe.prune, parent)
         began = time.perf_counter()  # ranking channels serves the whole study, not this trial alone
-        plan = folder.keep_plan(make_plan(bench.dense, recipe.prune, scores, curves))
+        plan = folder.keep_plan(make_plan(parent.model, recipe.prune, scores, curves))
         folder.log(f"planned: {plan.mflops:.3f} MFLOPs, {plan.params} parameters")
-    twin = watch.planned(plan, fingerprint(plan, recipe, bench))
+    twin = watch.planned(plan, fingerprint(plan, recipe, parent.key))
     if twin and not folder.result():
         folder.take_over(twin)
     if result := folder.result():
-        timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(bench.dense, plan), bench.spec))
+        timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(parent.model, plan), bench.spec))
         watch.timed(timed)
         watch.learned(result["before"], _curve(result["history"]))
     else:
@@ -77,11 +78,12 @@ def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -
     return Outcome(result["measurement"], result["seconds"]["total"], timed)
 
 
-def fingerprint(plan: ChannelPlan, recipe: Recipe, bench: Bench) -> str:
-    """Equal for trials of a study that would end in the same network: same channels kept, same training."""
+def fingerprint(plan: ChannelPlan, recipe: Recipe, parent: str) -> str:
+    """Equal for trials of a study that would end in the same network: same channels kept of the parent with this key,
+    same training."""
     more = [asdict(part) for part in (recipe.mask, recipe.rounds) if part]
     repaired = ["repaired"] if recipe.prune.repair else []
-    content = json.dumps([plan.as_json()["keep"], asdict(recipe.tune), bench.key, *more, *repaired], sort_keys=True)
+    content = json.dumps([plan.as_json()["keep"], asdict(recipe.tune), parent, *more, *repaired], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -89,7 +91,7 @@ def _train_and_measure(
     plan: ChannelPlan, recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch, began: float
 ) -> Latency:
     data, spec = bench.data, bench.spec
-    cut = apply_plan(bench.dense, plan)
+    cut = apply_plan(bench.parent(recipe.parent).model, plan)
     timed = folder.latency() or folder.keep_latency(measure_latency(cut, bench.spec))
     watch.timed(timed)
     resume = folder.checkpoint() or {"state": None, "history": [], "before": None}

@@ -76,11 +76,12 @@ class TrialWatch:
             self.patiently(lambda: stop_if_hopeless(self.trial, spec, number, value))
 
     def _planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
+        dense = self.bench.dense_figures
         figures = {
             "mflops": plan.mflops,
             "params": plan.params,
-            "mflops_removed": plan.mflops_removed,
-            "params_removed": plan.params_removed,
+            "mflops_removed": 1 - plan.mflops / dense.mflops,
+            "params_removed": 1 - plan.params / dense.params,
             "fingerprint": fingerprint,
         }
         for name, value in figures.items():

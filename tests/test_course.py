@@ -35,7 +35,7 @@ def test_the_fixed_ratio_study_cuts_what_it_names(course_files: CourseFiles) -> 
     _, base = course_files
     spec = read_study(Path(__file__).parent.parent / "studies" / "fixed-ratio.toml")
     model = load_dense(base, 10)
-    points = grid(spec.space)
+    points = grid(spec)
     assert budget(spec) == 3
     assert [point["global_cut"] for point in points] == [0.3, 0.5, 0.8]
     scores = score_channels(model, "l1")

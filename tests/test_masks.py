@@ -21,7 +21,17 @@ from pruner.data import Dataset, Split
 from pruner.errors import InputError
 from pruner.fine_tune import fine_tune
 from pruner.loading import load_network
-from pruner.masks import MaskKeeper, apply_masks, make_masks, score_weights, sparsity_of, threshold_mask, weights
+from pruner.masks import (
+    MaskKeeper,
+    apply_masks,
+    cubic,
+    make_masks,
+    score_weights,
+    sparsity_of,
+    threshold_mask,
+    tightened,
+    weights,
+)  # fmt: skip
 from pruner.measure import evaluate, nonzero_params
 from pruner.recipe import Mask, Tune
 from pruner.sensitivity import scan_channels, scan_weights, spread
@@ -107,6 +117,20 @@ def test_a_recipe_names_stages_single_layers_or_all(dense: MobileNetV2) -> None:
     kept = torch.cat([weight.detach().abs()[everywhere[name]] for name, weight in weights(dense).items()])
     gone = torch.cat([weight.detach().abs()[~everywhere[name]] for name, weight in weights(dense).items()])
     assert kept.min() > gone.max()
+
+
+def test_masks_made_in_steps_only_shrink_and_end_where_the_recipe_says(dense: MobileNetV2) -> None:
+    mask = Mask(sparsity={"stage2": 0.5}, uniform=0.75)
+    generator = torch.Generator().manual_seed(0)
+    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights(dense).items()}
+    for step in (1, 2, 3):
+        scores = {name: torch.rand(value.shape, generator=generator) for name, value in masks.items()}
+        tighter = tightened(masks, scores, mask, cubic(step / 3))
+        for name, value in tighter.items():
+            assert not (value & ~masks[name]).any()
+            assert (~value).sum() == round(cubic(step / 3) * sparsity_of(mask, name) * value.numel()), name
+        masks = tighter
+    assert cubic(1.0) == 1.0
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

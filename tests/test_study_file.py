@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_every_study_that_is_shipped_is_valid_and_gives_recipes(path: Path) -> N
     spec = read_study(path)
     assert spec.name == path.stem
     assert spec.about
-    assert (budget(spec) or 0) >= 2
+    assert budget(spec)
     made = recipe(draw(spec, 0, []).params, spec)
     assert Recipe.from_json(made.as_json()) == made
 
@@ -81,12 +82,12 @@ def test_a_grid_is_every_combination_in_the_files_order(tmp_path: Path) -> None:
     space = "[space]\nimportance = ['l2', 'l1']\nglobal_cut = { low = 0.1, high = 0.3, step = 0.1 }"
     text = f"[sampler]\nname = 'grid'\n{space}"
     spec = read(tmp_path, text)
-    points = grid(spec.space)
+    points = grid(spec)
     assert budget(spec) == len(points) == 6
     assert [point["importance"] for point in points] == ["l2"] * 3 + ["l1"] * 3
     assert [point["global_cut"] for point in points[:3]] == pytest.approx([0.1, 0.2, 0.3])
     with pytest.raises(InputError, match="step"):
-        grid(read(tmp_path, "trials = 1\n[space]\nglobal_cut = { low = 0.1, high = 0.3 }").space)
+        grid(read(tmp_path, "trials = 1\n[space]\nglobal_cut = { low = 0.1, high = 0.3 }"))
 
 
 def test_differences_name_the_keys() -> None:
@@ -110,3 +111,49 @@ def test_the_score_is_the_courses() -> None:
 def test_lines_of_equal_score_have_that_score(mflops: float, accuracy: float) -> None:
     rule = ScoreRule()
     assert rule.mflops_at(rule(mflops, accuracy), accuracy) == pytest.approx(mflops, abs=1e-6)
+
+
+VARIED = """
+[sampler]
+name = "grid"
+[space]
+repair = true
+target_mflops = 100
+importance = ["l1", "l2"]
+[train]
+epochs = 3
+temperature = 4.0
+[variants.whole]
+[variants."no logits"]
+train.temperature = 0
+[variants."no repair"]
+space.repair = false
+"""
+
+
+def test_a_variant_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    spec = read(tmp_path, VARIED)
+    points = grid(spec)
+    assert budget(spec) == len(points) == 6
+    recipes = {(point["variant"], point["importance"]): recipe(point, spec) for point in points}
+    whole = recipes["whole", "l1"]
+    assert (whole.tune.temperature, whole.tune.epochs, whole.prune.repair) == (4.0, 3, True)
+    assert recipes["no logits", "l1"] == replace(whole, tune=replace(whole.tune, temperature=0.0))
+    assert recipes["no repair", "l1"] == replace(whole, prune=replace(whole.prune, repair=False))
+    assert recipes["whole", "l2"].prune.importance == "l2"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("train.epoch = 1", "did you mean epochs"),
+        ("space.importance = 'fpgm'", "the study samples it"),
+        ("sampler.name = 'tpe'", "a variant changes space, prune"),
+        ("prune.repair_images = 3", "are the study's"),
+    ],
+)
+def test_a_variant_that_cannot_be_is_refused(tmp_path: Path, lines: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read(tmp_path, f"{VARIED}\n[variants.odd]\n{lines}")
+    assert "variants.odd" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,58 @@
+"""The network that a trial cuts: the dense one, or one that another study has left."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.errors import InputError
+from pruner.loading import load_dense
+from search.folder import StudyFolder
+from search.study_file import StudySpec
+
+DENSE = "dense"
+_TRIAL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A network to cut."""
+
+    model: MobileNetV2
+    """On the CPU, in eval mode; never changed."""
+    key: str
+    """Stands for its weights."""
+
+
+def parent_file(name: str, folder: StudyFolder) -> Path:
+    """Where that network lies: `STUDY/NUMBER`, a finished trial of a study beside this one, or a path to a .pth.
+
+    Raises InputError if it is not there.
+    """
+    if match := _TRIAL.fullmatch(name):
+        study, number = match.groups()
+        trial = StudyFolder(folder.path.parent / study).trial(int(number))
+        path, there = trial.model, trial.is_finished
+        what = f"trial {int(number)} of study {study} is not finished, or not here ({trial.path})"
+    else:
+        path = Path(name).expanduser()
+        what, there = f"no such file: {path}", path.is_file()
+    if not there:
+        raise InputError(f"space.parent: {what}; give {DENSE!r}, STUDY/NUMBER of a finished trial, or a .pth")
+    return path
+
+
+def check_parents(spec: StudySpec, folder: StudyFolder) -> None:
+    """Raise InputError unless all parents are there that the study may choose from."""
+    names = {spec.space.parent, *(spec.variant(name).space.parent for name in spec.variants)}
+    for name in [name for value in names for name in (value if isinstance(value, tuple) else (value,))]:
+        if name != DENSE:
+            parent_file(name, folder)
+
+
+def load_parent(name: str, folder: StudyFolder, classes: int) -> MobileNetV2:
+    """That network. Raises InputError if it is not there, or not a MobileNetV2 for so many classes."""
+    return load_dense(parent_file(name, folder), classes)

@@ -1,0 +1,132 @@
+"""Execution: another way to run a training changes its speed and its rounding, nothing else."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import running
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.data import Dataset, train_batches
+from pruner.execution import _StridedDepthwise, best, runner, seconds_a_step
+from pruner.fine_tune import fine_tune
+from pruner.recipe import EXECUTIONS, Phase, Tune
+from search.folder import StudyFolder
+from search.progress import Terminal
+from search.speed import with_executions
+
+SHAPE = (8, 32)
+
+
+@pytest.fixture(scope="module")
+def small() -> MobileNetV2:
+    """A few of MobileNetV2's blocks: compiling all of them takes minutes."""
+    torch.manual_seed(0)
+    model = MobileNetV2(num_classes=10, inverted_residual_setting=[[1, 16, 1, 1], [2, 24, 2, 2]])
+    return model.to(memory_format=torch.channels_last)
+
+
+def gradients(model: MobileNetV2, execution: str, data: Dataset) -> torch.Tensor:
+    """Of the cross-entropy of a batch, all in one vector."""
+    batch = next(train_batches(data.train, batch=SHAPE[0], resolution=SHAPE[1], seed=0, epoch=0))
+    model = copy.deepcopy(model).train()
+    model.classifier[0].p = 0.0
+    run = runner(model, execution, SHAPE)
+    F.cross_entropy(run(batch.images), batch.labels).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def test_a_strided_depthwise_convolution_has_the_gradients_of_any_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 8, 6, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight = torch.randn(3, 1, 3, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    usual = F.conv2d(images, weight, None, 2, 1, 1, 3)
+    ours = _StridedDepthwise.apply(images, weight)
+    assert torch.equal(ours, usual)
+    ahead = torch.randn(usual.shape, dtype=torch.float64, generator=generator)
+    wanted = torch.autograd.grad((usual * ahead).sum(), (images, weight))
+    found = torch.autograd.grad((ours * ahead).sum(), (images, weight))
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
+def test_with_bfloat16_gradients_point_the_same_way(small: MobileNetV2, data: Dataset) -> None:
+    wanted, found = (gradients(small, execution, data) for execution in ("eager", "eager-bf16"))
+    assert not torch.equal(found, wanted)
+    assert F.cosine_similarity(found, wanted, dim=0) > 0.98
+
+
+@pytest.mark.slow
+def test_compiled_gradients_are_the_same_up_to_rounding(small: MobileNetV2, data: Dataset) -> None:
+    wanted, found = (gradients(small, execution, data) for execution in ("eager", "compiled"))
+    assert torch.allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.slow
+def test_a_compiled_training_resumes_to_the_same_weights(small: MobileNetV2, data: Dataset) -> None:
+    tune = Tune(epochs=2, images_per_epoch=32, batch=SHAPE[0], resolution=SHAPE[1], execution="compiled")
+    whole, states = copy.deepcopy(small), []
+    for epoch in fine_tune(whole, data.train, tune, mirrors=False):
+        file = io.BytesIO()
+        torch.save(epoch.state, file)
+        states.append(file)
+    states[0].seek(0)
+    second = copy.deepcopy(small)
+    list(fine_tune(second, data.train, tune, mirrors=False, resume=torch.load(states[0], weights_only=True)))
+    for (name, a), b in zip(whole.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_running_and_timing_leave_no_trace_in_the_network(small: MobileNetV2) -> None:
+    model = copy.deepcopy(small)
+    run = runner(model, "eager-bf16", SHAPE)
+    assert seconds_a_step(model, run, SHAPE) > 0
+    assert not any("forward" in vars(layer) for layer in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for (name, a), b in zip(model.state_dict().items(), small.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_short_training_is_not_compiled(small: MobileNetV2) -> None:
+    execution, speeds = best(small, SHAPE, images=1000)
+    assert execution in speeds
+    assert all(name.startswith("eager") for name in speeds)
+
+
+def test_what_is_long_is_measured_once_and_kept(dense: MobileNetV2, data: Dataset, tmp_path: Path) -> None:
+    folder, model = StudyFolder(tmp_path), copy.deepcopy(dense)
+    short = Tune(epochs=1, images_per_epoch=64, batch=4, resolution=224)
+    asked = replace(short, epochs=50, execution="eager")
+    for tune in (short, asked):
+        assert with_executions(model, tune, data, folder, Terminal()) == tune
+    assert not folder.speeds.exists()
+    phases = (Phase(epochs=50), Phase(epochs=1))
+    chosen = with_executions(model, replace(short, phases=phases), data, folder, Terminal())
+    assert chosen.phases[1].execution == "auto"
+    assert chosen.phases[0].execution in EXECUTIONS[1:]
+    (kept,) = json.loads(folder.speeds.read_text()).values()
+    assert kept["execution"] == chosen.phases[0].execution
+    folder.speeds.write_text(folder.speeds.read_text().replace(kept["execution"], "compiled-bf16", 1))
+    again = with_executions(model, replace(short, phases=phases), data, folder, Terminal())
+    assert again.phases[0].execution == "compiled-bf16", "what is kept is not measured again"
+
+
+@pytest.mark.slow
+def test_a_machine_that_cannot_compile_says_so(write_study: Callable[..., Path], tmp_path: Path) -> None:
+    study = write_study(("[train]\n", '[train]\nexecution = "compiled"\n'), ("trials = 4", "trials = 1"))
+    with running(
+        "run", study, "--runs", tmp_path / "runs", CXX="/nonexistent", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache")
+    ) as process:
+        _, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "execution" in errors
+    assert "eager" in errors
+    assert "Traceback" not in errors
