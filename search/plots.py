@@ -86,7 +86,7 @@ def sizes_figure(found: Sequence[Record], dense: Dense | None) -> go.Figure:
     ):
         figure.add_trace(
             go.Scatter(
-                x=[(r.nonzero_bytes or 0) / 1e6 for r in shown],
+                x=[_megabytes(r) for r in shown],
                 y=[percent(r.accuracy) for r in shown],
                 name=name,
                 customdata=[hover(r) for r in shown],
@@ -151,11 +151,16 @@ def curves_figure(found: Sequence[Record]) -> go.Figure:
     )  # fmt: skip
 
 
-def before_after_figure(found: Sequence[Record]) -> go.Figure:
-    """What each finished trial's network could do after the cut, and after retraining."""
+def _megabytes(r: Record) -> float:
+    return (r.nonzero_bytes or 0) / 1e6
+
+
+def before_after_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figure:
+    """What each finished trial's network could do after the cut, and after retraining; in a `sparse` study by size."""
     done = [r for r in finished(found) if r.accuracy_before is not None]
+    sizes = [_megabytes(r) if sparse else r.mflops for r in done]
     figure = go.Figure()
-    x = [value for r in done for value in (r.mflops, r.mflops, None)]
+    x = [value for size in sizes for value in (size, size, None)]
     y = [value for r in done for value in (percent(r.accuracy_before), percent(r.accuracy), None)]
     figure.add_trace(
         go.Scatter(x=x, y=y, mode="lines", line={"color": LIGHT, "width": 2}, showlegend=False, hoverinfo="skip")
@@ -166,7 +171,7 @@ def before_after_figure(found: Sequence[Record]) -> go.Figure:
     ):
         figure.add_trace(
             go.Scatter(
-                x=[r.mflops for r in done],
+                x=sizes,
                 y=[percent(value) for value in values],
                 mode="markers",
                 marker={**marker, "size": 9},
@@ -175,7 +180,7 @@ def before_after_figure(found: Sequence[Record]) -> go.Figure:
                 hovertemplate=f"{name}: %{{y:.2f}} %<br>%{{customdata}}<extra></extra>",
             )
         )
-    return styled(figure, "What retraining brings back", OPERATIONS, "holdout accuracy (%)")
+    return styled(figure, "What retraining brings back", _SIZE if sparse else OPERATIONS, "holdout accuracy (%)")
 
 
 def studies_figure(studies: Mapping[str, Sequence[Record]]) -> go.Figure:

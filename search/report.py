@@ -32,7 +32,7 @@ def study_figures(
     if any(r.curve for r in found):
         figures["curves"] = plots.curves_figure(found)
     if any(r.accuracy_before is not None for r in found):
-        figures["before-after"] = plots.before_after_figure(found)
+        figures["before-after"] = plots.before_after_figure(found, sparse=spec.space.masks)
     if isinstance(spec.space.target_mflops, tuple) and not spec.space.masks:
         figures["choices"] = plots.choices_figure(found)
     if spec.variants and any(r.curve for r in found):

@@ -36,7 +36,7 @@ def small() -> MobileNetV2:
 
 def gradients(model: MobileNetV2, execution: str, data: Dataset) -> torch.Tensor:
     """Of the cross-entropy of a batch, all in one vector."""
-    batch = next(train_batches(data.train, batch=SHAPE[0], resolution=SHAPE[1], seed=0, epoch=0))
+    batch = next(train_batches(data.train, batch=SHAPE[0], resolution=SHAPE[1], seed=0, epoch=0, flip=False, shift=0))
     model = copy.deepcopy(model).train()
     model.classifier[0].p = 0.0
     run = runner(model, execution, SHAPE)
@@ -67,7 +67,8 @@ def test_with_bfloat16_gradients_point_the_same_way(small: MobileNetV2, data: Da
 @pytest.mark.slow
 def test_compiled_gradients_are_the_same_up_to_rounding(small: MobileNetV2, data: Dataset) -> None:
     wanted, found = (gradients(small, execution, data) for execution in ("eager", "compiled"))
-    assert torch.allclose(found, wanted, atol=1e-4 * float(wanted.abs().max()))
+    assert F.cosine_similarity(found, wanted, dim=0) > 0.9999
+    assert float(found.norm()) == pytest.approx(float(wanted.norm()), rel=1e-3)
 
 
 @pytest.mark.slow

@@ -39,6 +39,10 @@ def runs(finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished[1], tmp_path / "runs"))
 
 
+def trials(invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]]) -> list[dict[str, Any]]:
+    return status(invoke, *finished[:2])["records"]
+
+
 def write(path: Path, space: str) -> Path:
     path.write_text(UNTRAINED + space)
     return path
@@ -47,7 +51,7 @@ def write(path: Path, space: str) -> Path:
 def test_the_networks_another_study_left_are_taken_as_they_are(
     invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], runs: Path, tmp_path: Path
 ) -> None:
-    best, other = sorted(finished[2]["records"], key=lambda record: -record["score"])[:2]
+    best, other = sorted(trials(invoke, finished), key=lambda record: -record["score"])[:2]
     study = write(tmp_path / "next.toml", f'parent = ["tiny/{best["number"]}", "tiny/{other["number"]}"]\n')
     invoke("run", study, "--runs", runs)
     records = status(invoke, study, runs)["records"]
@@ -65,7 +69,7 @@ def test_the_networks_another_study_left_are_taken_as_they_are(
 def test_a_parent_is_cut_further(
     invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], runs: Path, tmp_path: Path
 ) -> None:
-    before = finished[2]["records"][0]
+    before = trials(invoke, finished)[0]
     study = write(
         tmp_path / "next.toml", 'parent = "tiny/0"\nimportance = ["l1", "reconstruction"]\nglobal_cut = 0.5\n'
     )

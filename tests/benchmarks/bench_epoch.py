@@ -109,7 +109,9 @@ def _synthetic(model: torch.nn.Module, split: Split, tune: Tune) -> Iterator[flo
     """Images a second of as many steps as an epoch has, on one batch that lies ready in memory, again and again."""
     device = split.images.device
     model.to(device, memory_format=torch.channels_last).train()
-    batch = next(train_batches(split, batch=tune.batch, resolution=tune.resolution, seed=0, epoch=0, shift=2))
+    batch = next(
+        train_batches(split, batch=tune.batch, resolution=tune.resolution, seed=0, epoch=0, flip=True, shift=2)
+    )
     step = Step(model, tune, device)
     step.execute(tune)
     count = len(split) // tune.batch
