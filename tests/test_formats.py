@@ -92,8 +92,6 @@ def test_latency_leaves_network_and_threads_as_they_were(pruned: tuple[nn.Module
     assert 0 < took.median_ms <= took.p90_ms
     assert model.training and torch.get_num_threads() == threads
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
-    model.eval()
-    assert latency(model, resolution=96, runs=5).median_ms > latency(model, resolution=32, runs=5).median_ms
 
 
 @pytest.mark.slow
