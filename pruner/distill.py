@@ -43,14 +43,15 @@ def logits_by_chunk(
     """
     with torch.inference_mode():
         folded = _folded(model)
-        for at in range(start, len(split), chunk):
-            part = split.images[at : at + chunk]
-            both = [part, part.flip(-1)] if mirrors else [part]
+    for at in range(start, len(split), chunk):
+        part = split.images[at : at + chunk]
+        both = [part, part.flip(-1)] if mirrors else [part]
+        with torch.inference_mode():  # not around the loop: whoever takes the chunks would be in it, too
             found = [
                 torch.cat([_logits(folded, few, resolution, half) for few in torch.split(images, _BATCH)])
                 for images in both
             ]
-            yield torch.stack(found, 1)
+        yield torch.stack(found, 1)
 
 
 def half_is_right(model: nn.Module, split: Split, *, resolution: int) -> bool:
