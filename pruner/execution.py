@@ -100,9 +100,7 @@ def seconds_a_step(model: nn.Module, run: Run, shape: tuple[int, int]) -> float:
 
 def half_type(device: torch.device) -> torch.dtype:
     """The 16-bit type to train in: bfloat16, or float16 on a GPU that lacks it."""
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16
+    return torch.float16 if device.type == "cuda" and not has_fast_half(device) else torch.bfloat16
 
 
 def _run(called: Run, device: str, replaced: dict[nn.Conv2d, Run], half: bool, images: Tensor) -> Tensor:

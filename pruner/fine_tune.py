@@ -72,10 +72,11 @@ def fine_tune(
     if resume is not None:
         done = resume["epoch"]
         step.load_state(resume)
-    course = _Course(step, split, mirrors, teacher, on_images, _all_steps(split, tune))
+    lengths = [steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch) for part in tune.parts]
+    all_steps = sum(length * part.epochs for length, part in zip(lengths, tune.parts, strict=True))
+    course = _Course(step, split, mirrors, teacher, on_images, all_steps)
     epoch, first_step = 0, 0
-    for part in tune.parts:
-        steps = steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch)
+    for part, steps in zip(tune.parts, lengths, strict=True):
         if done < epoch + part.epochs:
             step.execute(part)
         for number in range(part.epochs):
@@ -231,12 +232,6 @@ def epoch_images(split: Split, tune: Tune) -> list[int]:
         for part in tune.parts
         for _ in range(part.epochs)
     ]
-
-
-def _all_steps(split: Split, tune: Tune) -> int:
-    return sum(
-        steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch) * part.epochs for part in tune.parts
-    )
 
 
 def schedule(step: int, steps: int, warmup: float, shape: str = "cosine") -> float:

@@ -29,9 +29,7 @@ settings.load_profile("untimed")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Invoke = Callable[..., str]
 
-TINY_STUDY = """
-trials = 4
-watch_images = 32
+TINY_BASE = """
 [data]
 name = "digits"
 resolution = 32
@@ -44,12 +42,18 @@ images_per_epoch = 96
 batch = 32
 [latency]
 runs = 3
-[space]
+"""
+"""Data and dense network of the tiny study, and of whatever goes on from it."""
+
+TINY_STUDY = f"""
+trials = 4
+watch_images = 32
+{TINY_BASE}[space]
 importance = ["l1", "l2", "bn_scale"]
-learning_rate = { low = 0.002, high = 0.01, log = true }
+learning_rate = {{ low = 0.002, high = 0.01, log = true }}
 [space.cut]
-stage3 = { low = 0.1, high = 0.8 }
-stage6 = { low = 0.1, high = 0.8 }
+stage3 = {{ low = 0.1, high = 0.8 }}
+stage6 = {{ low = 0.1, high = 0.8 }}
 head = [0.25, 0.5]
 [train]
 optimizer = "adamw"

@@ -8,24 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command, Invoke, status
+from conftest import TINY_BASE, Command, Invoke, status
 
 from pruner.loading import load_network
 
-UNTRAINED = """
-[data]
-name = "digits"
-resolution = 32
-[base]
-init = "random"
-optimizer = "adamw"
-learning_rate = 0.004
-epochs = 2
-images_per_epoch = 96
-batch = 32
-[latency]
-runs = 3
-[sampler]
+UNTRAINED = f"""{TINY_BASE}[sampler]
 name = "grid"
 [train]
 epochs = 0
