@@ -55,8 +55,9 @@ def score_weights(
 ) -> dict[str, Tensor]:
     """The importance of every weight, by name. The network is left as it was.
 
-    magnitude: |w|. taylor: |w * gradient|, the gradients of the cross-entropy summed over the calibration images
-    (Molchanov et al. 2019, for single weights).
+    magnitude: |w|. taylor: |w * gradient|, the gradient of the cross-entropy on eight calibration images, summed over
+    such batches (Molchanov et al. 2017, for single weights). Summed before its size is taken, the gradient of a
+    network that is trained would cancel and leave noise.
 
     `on_images(n)` is told of every n calibration images done. Raises InputError where images are needed and missing.
     """
@@ -72,11 +73,11 @@ def score_weights(
     for images, labels in eval_batches(calibration, batch=8, resolution=resolution):
         loss = F.cross_entropy(working(images), labels, reduction="sum")
         for total, gradient in zip(sums, torch.autograd.grad(loss, parameters), strict=True):
-            total.add_(gradient)
+            total.add_(gradient.abs())
         if on_images:
             on_images(len(labels))
     return {
-        name: (weight.detach() * total.to(weight.device)).abs()
+        name: weight.detach().abs() * total.to(weight.device)
         for (name, weight), total in zip(found.items(), sums, strict=True)
     }
 
@@ -144,7 +145,7 @@ class MaskKeeper:
         for name, total in self._gradients.items():
             gradient = self._weights[name].grad
             if gradient is not None:
-                total.add_(gradient)
+                total.add_(gradient.abs())
         if self._mask.gradual and (share := self._share_due(step, steps)) is not None:
             self._tighten(share)
         for name, weight in self._weights.items():
@@ -166,7 +167,7 @@ class MaskKeeper:
     def _tighten(self, share: float) -> None:
         """Masks for so much of the final sparsity."""
         if self._gradients:
-            scores = {name: (weight * self._gradients[name]).abs() for name, weight in self._weights.items()}
+            scores = {name: weight.abs() * self._gradients[name] for name, weight in self._weights.items()}
         else:
             scores = {name: weight.abs() for name, weight in self._weights.items()}
         self.masks = tightened(self.masks, scores, self._mask, share)
