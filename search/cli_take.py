@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -216,5 +217,6 @@ def compare(
         figures = {"stages": models_figure({row["file"]: row["mflops_by_stage"] for row in rows})}
         if len(networks) == 2 and widths(networks[0]) == widths(networks[1]):
             figures |= weight_figures(*networks)
-        write_whole(out, page("Networks compared", table(rows).splitlines(), figures).encode())
+        text = f"<pre>{html.escape(table(rows))}</pre>"
+        write_whole(out, page("Networks compared", [], figures, text).encode())
         click.echo(f"Figure: {out}", err=True)

@@ -23,6 +23,8 @@ from search.progress import Progress
 from search.score import ScoreRule
 
 _BINS = 40
+_MASKED = 0.95
+"""A mask leaves fewer of the weights than this; of a filter that is dead already it says nothing."""
 
 
 def compare(
@@ -105,7 +107,7 @@ def weight_figures(before: MobileNetV2, after: MobileNetV2) -> dict[str, go.Figu
             counts[0], counts[1], {name: edge.tolist() for name, edge in edges.items()}
         ),
     }
-    masked = [name for name, left in nonzero.items() if left < new[name].numel()]
+    masked = [name for name, left in nonzero.items() if left < _MASKED * int(torch.count_nonzero(old[name]))]
     if masked:
         smallest = min(masked, key=lambda name: new[name].numel())
         figures["mask"] = mask_figure((new[smallest] != 0).flatten(1).tolist(), smallest)

@@ -101,6 +101,7 @@ table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; width: 1
 th, td {{ padding: .25rem .4rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }}
 th:nth-child(2), td:nth-child(2), th:last-child, td:last-child {{ text-align: left }}
 td:last-child {{ white-space: normal; min-width: 14rem }}
+pre {{ font-size: .8rem }}
 tr.best {{ font-weight: 600; background: #fdf1e7 }}
 @media (max-width: 700px) {{ td:last-child {{ white-space: nowrap }} }}
 @media print {{
