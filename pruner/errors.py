@@ -1,4 +1,4 @@
-"""The exceptions of this program.
+"""The exceptions of this program, and the check that most often raises one.
 
 - `InputError`: something the user gave cannot be used. Its text is one line: what is wrong, where, and what
   would be right. The command line prints it and exits with 2.
@@ -12,3 +12,9 @@ class InputError(ValueError):
 
 class Diverged(ArithmeticError):
     """The loss became infinite or not a number; the learning rate is usually too high."""
+
+
+def check_name(where: str, name: str, known: tuple[str, ...]) -> None:
+    """Raise InputError unless `name` is one of the known ones."""
+    if name not in known:
+        raise InputError(f"{where}: {name!r} is not one of {', '.join(known)}")

@@ -22,8 +22,8 @@ from pruner.distill import Teacher, distillation_loss
 from pruner.errors import Diverged, InputError
 from pruner.execution import Run, half_type, runner
 from pruner.masks import MaskKeeper, apply_masks
-from pruner.recipe import Tune
 from pruner.seeds import mix
+from pruner.tune import Tune
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

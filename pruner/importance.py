@@ -17,9 +17,9 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from pruner.data import Split, eval_batches
-from pruner.errors import InputError
+from pruner.errors import InputError, check_name
 from pruner.mobilenet import GROUPS, widths
-from pruner.recipe import IMPORTANCES, check_name
+from pruner.recipe import IMPORTANCES
 from pruner.reconstruction import reconstruction_scores
 from pruner.seeds import mix
 

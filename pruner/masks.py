@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pruner.count import stage_of
 from pruner.data import Split, eval_batches
-from pruner.errors import InputError
-from pruner.recipe import MASK_IMPORTANCES, Mask, check_name
+from pruner.errors import InputError, check_name
+from pruner.recipe import MASK_IMPORTANCES, Mask
 
 Masks = dict[str, Tensor]
 """Name of a weight -> bool tensor of its shape; False: the weight is zero."""

@@ -54,11 +54,11 @@ def scan(
     beside it, a figure in HTML.
     """
     from pruner.data import load
-    from pruner.errors import InputError
+    from pruner.errors import InputError, check_name
     from pruner.files import write_whole
     from pruner.loading import load_dense
     from pruner.machine import prepare
-    from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES, check_name
+    from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES
     from search.bench import weights_key
     from search.plot_weights import sensitivity_figure
     from search.progress import Terminal

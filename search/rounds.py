@@ -12,8 +12,9 @@ from torch import nn
 from pruner.channels import ChannelPlan, apply_plan, between, on_the_way
 from pruner.fine_tune import Epoch, epoch_images, fine_tune
 from pruner.masks import MaskKeeper, apply_masks, cubic, tightened, weights
-from pruner.recipe import Recipe, Tune
+from pruner.recipe import Recipe
 from pruner.seeds import mix
+from pruner.tune import Tune
 from search.bench import Bench
 from search.parent import Parent
 from search.speed import with_executions

@@ -15,7 +15,7 @@ from pruner.files import read_json, write_json
 from pruner.fine_tune import epoch_images
 from pruner.machine import processor
 from pruner.mobilenet import classes, widths
-from pruner.recipe import Phase, Tune
+from pruner.tune import Phase, Tune
 from search.filesystem import locked
 from search.folder import StudyFolder
 from search.progress import Progress

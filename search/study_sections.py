@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pruner.recipe import Phase, Prune, Rounds, Tune
+from pruner.recipe import Prune
+from pruner.tune import Phase, Rounds, Tune
 
 Execution = Literal["auto", "eager", "eager-bf16", "compiled", "compiled-bf16"]
 
@@ -30,7 +31,7 @@ class DataSection(Section):
 
 
 class PhaseSection(Section):
-    """A part of the training; the keys of `pruner.recipe.Phase`. What is left out is as in [train]."""
+    """A part of the training; the keys of `pruner.tune.Phase`. What is left out is as in [train]."""
 
     epochs: int = Field(1, ge=1)
     images_per_epoch: int | None = Field(None, ge=1)
@@ -44,7 +45,7 @@ class PhaseSection(Section):
 
 
 class TrainSection(Section):
-    """How a network is trained; the keys of `pruner.recipe.Tune`, where each is explained."""
+    """How a network is trained; the keys of `pruner.tune.Tune`, where each is explained."""
 
     epochs: int = Field(1, ge=0)
     images_per_epoch: int = Field(0, ge=0)
@@ -132,7 +133,7 @@ class MaskSection(Section):
 
 
 class RoundsSection(Section):
-    """The way to a plan in several cuts; the keys of `pruner.recipe.Rounds`. Left out: one cut."""
+    """The way to a plan in several cuts; the keys of `pruner.tune.Rounds`. Left out: one cut."""
 
     count: int = Field(1, ge=1)
     mflops: tuple[float, ...] = ()

@@ -16,7 +16,7 @@ from pruner.data import Dataset, normalized, resized_as_pil
 from pruner.distill import Teacher, distillation_loss, logits_by_chunk
 from pruner.errors import InputError
 from pruner.fine_tune import fine_tune
-from pruner.recipe import Tune
+from pruner.tune import Tune
 
 
 def test_the_loss_pulls_towards_the_teachers_softened_probabilities() -> None:

@@ -18,7 +18,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.data import Dataset, train_batches
 from pruner.execution import _StridedDepthwise, best, runner, seconds_a_step
 from pruner.fine_tune import fine_tune
-from pruner.recipe import EXECUTIONS, Phase, Tune
+from pruner.tune import EXECUTIONS, Phase, Tune
 from search.folder import StudyFolder
 from search.progress import Terminal
 from search.speed import with_executions

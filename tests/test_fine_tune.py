@@ -18,7 +18,7 @@ from pruner.errors import Diverged, InputError
 from pruner.fine_tune import epoch_images, fine_tune, make_optimizer, schedule
 from pruner.measure import accuracy, drop_last, evaluate, measure
 from pruner.mobilenet import fresh
-from pruner.recipe import Phase, Tune
+from pruner.tune import Phase, Tune
 
 SHORT: dict[str, Any] = {"epochs": 3, "images_per_epoch": 96, "batch": 32, "resolution": 32, "shift": 1, "clip": 5.0}
 

@@ -33,8 +33,9 @@ from pruner.masks import (
     weights,
 )  # fmt: skip
 from pruner.measure import evaluate, nonzero_params
-from pruner.recipe import Mask, Tune
+from pruner.recipe import Mask
 from pruner.sensitivity import scan_channels, scan_weights, spread
+from pruner.tune import Tune
 
 TUNE = Tune(epochs=3, images_per_epoch=32, batch=16, resolution=32, learning_rate=0.05, momentum=0.9, weight_decay=0.1)
 

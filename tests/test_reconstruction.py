@@ -26,9 +26,10 @@ from pruner.importance import Scores, score_channels
 from pruner.loading import load_network
 from pruner.measure import accuracy, evaluate
 from pruner.mobilenet import GROUPS, widths
-from pruner.recipe import STAGES, Prune, Rounds
+from pruner.recipe import STAGES, Prune
 from pruner.reconstruction import removal_curve
 from pruner.repair import fit, look, repair
+from pruner.tune import Rounds
 
 SIZE = 32
 

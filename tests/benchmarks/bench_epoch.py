@@ -33,7 +33,8 @@ from pruner.data import MEAN, STD, Split, train_batches
 from pruner.fine_tune import Step, fine_tune
 from pruner.importance import score_channels
 from pruner.mobilenet import fresh
-from pruner.recipe import EXECUTIONS, STAGES, Prune, Tune
+from pruner.recipe import STAGES, Prune
+from pruner.tune import EXECUTIONS, Tune
 
 
 def main() -> None:

@@ -52,7 +52,8 @@ def train(
     """Train from `start` to `end` (seconds since the epoch) and send images a second."""
     from pruner import channels, data, importance, machine, mobilenet
     from pruner.fine_tune import fine_tune
-    from pruner.recipe import STAGES, Prune, Tune
+    from pruner.recipe import STAGES, Prune
+    from pruner.tune import Tune
 
     machine.prepare(threads, "cpu")
     name, resolution, batch = case
