@@ -26,10 +26,11 @@ from pruner.seeds import mix
 from search.dense import dense_file, measure_dense
 from search.filesystem import locked
 from search.folder import StudyFolder
-from search.parent import DENSE, Parent, load_parent
+from search.parent import Parent, load_parent
 from search.progress import Progress
 from search.results import Dense
 from search.study_file import StudySpec
+from search.study_space import DENSE
 from search.teacher import open_teacher
 
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from search.cli_forecast import forecast
 from search.cli_run import base, run, serve, worker
 from search.cli_scan import scan
 from search.cli_show import check, dashboard, plot, status
@@ -30,7 +31,9 @@ def cli() -> None:
     """
 
 
-for command in (run, serve, worker, base, status, plot, dashboard, check, export, submit, score, compare, scan):
+for command in (
+    run, serve, worker, base, status, plot, dashboard, check, forecast, export, submit, score, compare, scan,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -116,12 +116,11 @@ def open_shared(spec: StudySpec, folder: StudyFolder, storage: str | None, artif
 
 
 def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
-    """The study file and the study's folder."""
-    from search.folder import StudyFolder
-    from search.study_file import read_study
+    """The study and its folder; of a file with several parts, the one that was begun last."""
+    from search.parts import read_parts
+    from search.relay import latest
 
-    spec = read_study(study)
-    return spec, StudyFolder(runs / spec.name)
+    return latest(read_parts(study), runs)
 
 
 def print_grade(graded: dict[str, Any]) -> None:

@@ -24,9 +24,11 @@ from search.cli_options import (
 from search.options import Options, Web
 
 if TYPE_CHECKING:
+    from search.folder import StudyFolder
     from search.pool import Launcher
     from search.progress import Terminal
     from search.setup import Setup
+    from search.study_file import StudySpec
 
 
 @click.command()
@@ -81,27 +83,45 @@ class Workers:
 
 
 def _run(study: Path, workers: Workers, options: Options, web: Web | None, as_json: bool) -> None:
-    """Set up, have the trials run, deliver; with the dashboard beside if `web` says where."""
-    spec, folder = open_files(study, options.runs)
+    """Set up, have the trials run, deliver; with the dashboard beside if `web` says where. One part after the other."""
+    from search.parts import read_parts
+
+    parts = read_parts(study)
     if workers.where == "here" and (workers.count != 1 or web):
         from search.local import begin_server
 
         begin_server()  # it loads torch while this process does
     from search.deliver import finish
+    from search.folder import StudyFolder
     from search.progress import Terminal
+    from search.relay import note, study_of
+    from search.report import write_report
     from search.results import headline, records
     from search.setup import set_up
 
     terminal = Terminal()
-    ready = set_up(spec, folder, options, terminal)
-    with ExitStack() as beside:
-        if web:
-            from search.web.dashboard import dashboard
+    before: tuple[StudySpec, StudyFolder] | None = None
+    for number, part in enumerate(parts, 1):
+        folder = StudyFolder(options.runs / part.name)
+        spec = study_of(part, before, options.storage)
+        if len(parts) > 1:
+            left = ", ".join(later.name for later in parts[number:])
+            terminal.line(f"Part {number} of {len(parts)}: {spec.name}{f'; then {left}' if left else ''}.")
+        ready = set_up(spec, folder, options, terminal)
+        if len(parts) > 1:
+            note(spec, folder)
+        with ExitStack() as beside:
+            if web:
+                from search.web.dashboard import dashboard
 
-            address = beside.enter_context(dashboard(ready.shared, spec, folder, study, web))
-            terminal.line(f"Dashboard: {address}")
-        _work(ready, workers, options, terminal, alone=web is None)
-        result = finish(ready.shared, study, spec, folder, ready.bench.data, terminal)
+                address = beside.enter_context(dashboard(ready.shared, spec, folder, study, web))
+                terminal.line(f"Dashboard: {address}")
+            _work(ready, workers, options, terminal, alone=web is None)
+            if part is parts[-1]:
+                result = finish(ready.shared, study, spec, folder, ready.bench.data, terminal)
+            else:
+                write_report(ready.store.study, spec, folder.report)
+        before = (spec, folder)
     if as_json:
         click.echo(json.dumps(result))
         return

@@ -35,18 +35,35 @@ if TYPE_CHECKING:
 @storage_option
 @json_option
 def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
-    """Show how far STUDY has come: its trials by state, the best, a line for each trial."""
+    """Show how far STUDY has come: its trials by state, the best, a line for each trial. Of a file with several parts:
+    how far each has come, and the trials of the one that was begun last."""
+    from search.parts import read_parts
+    from search.relay import begun
     from search.results import best, describe, headline, records, summary
     from search.storage import load_study
 
+    parts = read_parts(study)
     spec, folder = open_files(study, runs)
     found = records(load_study(spec, folder, storage).study)
+    before = begun(parts, runs)[:-1] if len(parts) > 1 else []
+    done = {earlier.name: records(load_study(earlier, place, storage).study) for _, earlier, place in before}
+    left = [part.name for part in parts if part.name not in (*done, spec.name)]
     if as_json:
-        click.echo(json.dumps({"study": spec.name, **summary(found), "records": [asdict(r) for r in found]}))
+        of_parts = {"parts_done": {name: summary(earlier) for name, earlier in done.items()}, "parts_left": left}
+        click.echo(
+            json.dumps({
+                "study": spec.name, **summary(found), **(of_parts if len(parts) > 1 else {}),
+                "records": [asdict(r) for r in found],
+            })
+        )  # fmt: skip
         return
     for r in found:
         click.echo(describe(r, is_best=r == best(found)))
-    click.echo(headline(found))
+    for name, earlier in done.items():
+        click.echo(f"{name}: {headline(earlier)}")
+    click.echo((f"{spec.name}: " if len(parts) > 1 else "") + headline(found))
+    if left:
+        click.echo(f"To come: {', '.join(left)}.")
 
 
 @click.command()

@@ -48,6 +48,11 @@ class StudyFolder:
         return self.path / "study.lock"
 
     @property
+    def study_file(self) -> Path:
+        """Of a study that is a part of another's file: what it was begun as."""
+        return self.path / "study.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -12,8 +12,8 @@ from pruner.errors import InputError
 from pruner.loading import load_dense
 from search.folder import StudyFolder
 from search.study_file import StudySpec
+from search.study_space import DENSE
 
-DENSE = "dense"
 _TRIAL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/([0-9]+)")
 
 

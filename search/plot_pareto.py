@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from search.plot_style import BLUE, GREEN, GREY, OPERATIONS, ORANGE, hover, percent, styled
+from search.plot_style import BLUE, GREEN, GREY, LIGHT, OPERATIONS, ORANGE, hover, percent, styled
 from search.results import Dense, Record, best, finished, pareto
 from search.score import ScoreRule
 
@@ -26,7 +26,7 @@ def pareto_figure(found: Sequence[Record], rule: ScoreRule, dense: Dense | None 
     figure.add_trace(
         go.Scatter(
             x=[r.mflops for r in front],
-            y=[percent(r.accuracy) for r in front],
+            y=[percent(r.expected) for r in front],
             mode="lines",
             line={"color": GREEN, "width": 2, "shape": "hv"},
             name="Pareto front",
@@ -42,7 +42,11 @@ def pareto_figure(found: Sequence[Record], rule: ScoreRule, dense: Dense | None 
     figure.add_hline(y=100 * rule.accuracy_full, line=clamp)
     for name, line in ((f"no penalty from {100 * rule.accuracy_full:g} % up", clamp), ("equal score", equal)):
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name))  # for the legend
-    return styled(figure, "Accuracy against operations", OPERATIONS, "holdout accuracy (%)")
+    foreseen = any(r.predicted is not None for r in done)
+    return styled(
+        figure, "Accuracy against operations", OPERATIONS,
+        "accuracy foreseen when trained through (%)" if foreseen else "holdout accuracy (%)",
+    )  # fmt: skip
 
 
 def _mark_dense(figure: go.Figure, dense: Dense, box: _Box) -> None:
@@ -68,13 +72,21 @@ def _mark_dense(figure: go.Figure, dense: Dense, box: _Box) -> None:
 def _points(found: Sequence[Record], name: str, marker: dict[str, Any]) -> go.Scatter:
     return go.Scatter(
         x=[r.mflops for r in found],
-        y=[percent(r.accuracy) for r in found],
+        y=[percent(r.expected) for r in found],
         mode="markers",
         marker=marker,
+        error_y=_uncertainty(found),
         name=name,
         customdata=[hover(r) for r in found],
         hovertemplate="%{customdata}<extra></extra>",
     )
+
+
+def _uncertainty(found: Sequence[Record]) -> dict[str, Any] | None:
+    """Bars of a standard deviation, where accuracies are foreseen."""
+    if all(r.predicted is None for r in found):
+        return None
+    return {"type": "data", "array": [percent(r.predicted_std) for r in found], "color": LIGHT, "width": 0}
 
 
 def _round_scores(scores: Sequence[float]) -> list[float]:
@@ -121,7 +133,7 @@ class _Box:
 def _around(done: Sequence[Record], rule: ScoreRule, dense: Dense | None) -> _Box:
     """All trials and the accuracy without penalty, with a margin; the dense network, unless it is far to the right."""
     mflops = [r.mflops or 0.0 for r in done]
-    accuracies = [r.accuracy or 0.0 for r in done] + [rule.accuracy_full]
+    accuracies = [r.expected or 0.0 for r in done] + [rule.accuracy_full]
     if dense and (not mflops or dense.mflops < 2.5 * max(mflops)):
         mflops.append(dense.mflops)
         accuracies.append(dense.accuracy)

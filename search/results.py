@@ -36,7 +36,12 @@ class Record:
     """After the cut, before retraining, on the first images of the holdout (`watch_images` of the study file)."""
     curve: tuple[float, ...]
     """Accuracy on those images after each epoch so far."""
+    predicted: float | None = None
+    """The accuracy it is thought to reach when trained through, in a study with a forecast."""
+    predicted_std: float | None = None
+    """Its uncertainty, as a standard deviation."""
     score: float | None
+    """By that accuracy, if there is one."""
     nonzero_bytes: int | None
     """Of the parameters that are not zero, at 32 bits each."""
     merit: float | None
@@ -56,6 +61,11 @@ class Record:
     reason: str
     """Why it was stopped or skipped, or has failed."""
 
+    @property
+    def expected(self) -> float | None:
+        """The accuracy that its score is made of."""
+        return self.accuracy if self.predicted is None else self.predicted
+
 
 def record(trial: FrozenTrial) -> Record:
     """The record of one of Optuna's trials."""
@@ -69,6 +79,8 @@ def record(trial: FrozenTrial) -> Record:
         accuracy=attrs.get("accuracy"),
         accuracy_before=attrs.get("accuracy_before"),
         curve=tuple(trial.system_attrs.get(CURVE, ())),
+        predicted=attrs.get("predicted"),
+        predicted_std=attrs.get("predicted_std"),
         score=attrs.get("score"),
         nonzero_bytes=attrs.get("nonzero_bytes"),
         merit=attrs.get("merit", attrs.get("score")),
@@ -120,14 +132,14 @@ def best(found: Sequence[Record]) -> Record | None:
 
 
 def pareto(found: Sequence[Record], size: str = "mflops") -> list[Record]:
-    """The finished trials that no other beats in both size and accuracy, by rising size.
+    """The finished trials that no other beats in both size and expected accuracy, by rising size.
 
     `size`: the field that tells it, mflops or nonzero_bytes.
     """
     front: list[Record] = []
-    ordered = sorted(finished(found), key=lambda r: (getattr(r, size) or 0.0, -(r.accuracy or 0.0), r.number))
+    ordered = sorted(finished(found), key=lambda r: (getattr(r, size) or 0.0, -(r.expected or 0.0), r.number))
     for candidate in ordered:
-        if not front or (candidate.accuracy or 0.0) > (front[-1].accuracy or 0.0):
+        if not front or (candidate.expected or 0.0) > (front[-1].expected or 0.0):
             front.append(candidate)
     return front
 
@@ -153,8 +165,14 @@ def headline(found: Sequence[Record]) -> str:
         return f"{text} No finished trial keeps to the limits yet."
     return (
         f"{text} Best: trial {top.number}, score {top.score:.2f}, {top.mflops:.1f} MFLOPs, "
-        f"{100 * (top.accuracy or 0.0):.2f} % of the holdout{', ' + sparse if (sparse := _sparse(top)) else ''}."
+        f"{100 * (top.accuracy or 0.0):.2f} % of the holdout{', ' + sparse if (sparse := _sparse(top)) else ''}"
+        f"{', to reach ' + foreseen(top) if top.predicted is not None else ''}."
     )
+
+
+def foreseen(r: Record) -> str:
+    """The accuracy that a network is thought to reach."""
+    return f"{100 * (r.predicted or 0.0):.1f} ± {100 * (r.predicted_std or 0.0):.1f} %"
 
 
 def _sparse(r: Record) -> str:
@@ -171,6 +189,8 @@ def describe(done: Record, *, is_best: bool = False) -> str:
         parts.append(f"{done.mflops:6.1f} MFLOPs ({-(done.mflops_removed or 0):.1%})")
     if done.accuracy is not None:
         parts.append(f"{done.accuracy:6.2%} of the holdout")
+    if done.predicted is not None:
+        parts.append(f"to reach {foreseen(done)}")
     if done.score is not None:
         parts.append(f"score {done.score:6.2f}")
     if sparse := _sparse(done):

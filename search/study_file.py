@@ -11,10 +11,12 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pruner.errors import InputError
+from search.forecast import Forecast
 from search.score import DIRECTIONS, ScoreRule
 from search.study_sections import (
     BaseSection,
     DataSection,
+    FinalistsSection,
     LatencySection,
     LimitsSection,
     MaskSection,
@@ -44,6 +46,8 @@ class StudySpec(Section):
     objectives: tuple[str, ...] = ("score",)
     watch_images: int = Field(1000, ge=0)
     """Holdout images classified after each epoch, for learning curves and early stopping; 0: none."""
+    measure_images: int = Field(0, ge=0)
+    """Holdout images that a finished trial is measured on; 0: all. A search that only looks needs few."""
     data: DataSection = DataSection()
     base: BaseSection = BaseSection()
     space: Space = Space()
@@ -58,6 +62,12 @@ class StudySpec(Section):
     stopping: StoppingSection = StoppingSection()
     variants: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     """`[variants."no averaging"]` with `train.average = 0`: a parameter `variant` that chooses among such changes."""
+    forecast: Forecast = Forecast()
+    """With known networks: trials are scored by what they will reach when trained through."""
+    finalists: FinalistsSection = FinalistsSection()
+    steps: tuple[dict[str, Any], ...] = ()
+    """`[[steps]]`, each with a `name` and changes to this file: searches one after the other, each cutting the winner
+    of the one before (`search.parts`)."""
 
     @model_validator(mode="after")
     def _check(self) -> StudySpec:
@@ -87,7 +97,7 @@ class StudySpec(Section):
         try:
             changed = self.variant(name)
         except ValidationError as error:
-            raise ValueError(f"variants.{name}: {_one_line(error)}") from None
+            raise ValueError(f"variants.{name}: {one_line(error)}") from None
         kept = ("calibration_images", "repair_images")
         for key in self.variants[name].get("space", {}):
             if isinstance(getattr(self.space, key), tuple | dict | Range):
@@ -97,8 +107,11 @@ class StudySpec(Section):
 
     def variant(self, name: str) -> StudySpec:
         """The study in which all trials are of that variant."""
-        content = self.model_dump(mode="json", exclude={"variants"}, exclude_unset=True)
-        return StudySpec.model_validate_json(json.dumps(_merged(content, self.variants[name])), strict=True)
+        return from_content(merged(self.content(exclude={"variants"}), self.variants[name]))
+
+    def content(self, exclude: set[str]) -> dict[str, Any]:
+        """What the study file says, in JSON form."""
+        return self.model_dump(mode="json", exclude=exclude, exclude_unset=True)
 
     @property
     def total_epochs(self) -> int:
@@ -123,26 +136,36 @@ def read_study(path: Path) -> StudySpec:
             f"{path}: cannot be read ({reason}); give a study file such as studies/quickstart.toml"
         ) from None
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML: {error}") from None
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not {path.suffix[1:].upper() or 'TOML'}: {error}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: holds no study")
     data.setdefault("name", path.stem)
     try:
-        # By way of JSON, where "strict" still takes a list for a tuple, but no text for a number.
-        return StudySpec.model_validate_json(json.dumps(data, default=str), strict=True)
+        return from_content(data)
     except ValidationError as error:
-        raise InputError(f"{path}: {_one_line(error)}") from None
+        raise InputError(f"{path}: {one_line(error)}") from None
 
 
-def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def from_content(content: dict[str, Any]) -> StudySpec:
+    """A study from a file's content. Raises ValidationError."""
+    # By way of JSON, where "strict" still takes a list for a tuple, but no text for a number.
+    return StudySpec.model_validate_json(json.dumps(content, default=str), strict=True)
+
+
+def merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`content` with the changes, table by table."""
-    return content | {
-        key: _merged(content.get(key, {}), value) if isinstance(value, dict) else value
-        for key, value in changes.items()
-    }
+    result = dict(content)
+    for key, value in changes.items():
+        before = content.get(key, {})
+        both = isinstance(value, dict) and isinstance(before, dict)
+        result[key] = merged(before, value) if both else value
+    return result
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError) -> str:
+    """What is wrong with a study file, and where."""
     details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
     first = details[0]
     where = [str(part) for part in first["loc"] if str(part) not in ("value", "choices", "range")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -154,6 +155,34 @@ class RoundsSection(Section):
         if self.count == 1 and not self.mflops:
             return None
         return Rounds(count=self.count, mflops=self.mflops, phase=Phase(**self.train.model_dump()))
+
+
+class RungSection(Section):
+    """A training of finalists. What is left out, down to the keys of [train], is as in the study."""
+
+    count: int = Field(ge=1)
+    """How many networks: the best of the part before."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Left out: the study's, if that has one only."""
+    train: dict[str, Any] = Field(default_factory=dict)
+    """Changes to [train]."""
+    known: tuple[tuple[float, float, float], ...] = ()
+    """What the forecast after this rung is made from, see [forecast]."""
+
+
+class FinalistsSection(Section):
+    """What is trained on after a search: `[[finalists.rungs]]`, each with the best of what the one before left."""
+
+    differ: float = Field(0.02, ge=0, lt=1)
+    """By how much the widths of any two must differ, as a share of the dense network's, on average."""
+    rungs: tuple[RungSection, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> FinalistsSection:
+        counts = [rung.count for rung in self.rungs]
+        if any(later > earlier for earlier, later in itertools.pairwise(counts)):
+            raise ValueError(f"rungs: the counts {counts} must not rise")
+        return self
 
 
 class LimitsSection(Section):

@@ -9,6 +9,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES, SPREADS, STAGES, TOLERANCES, WEIGHT_STAGES
 from search.study_sections import Section, nearest
 
+DENSE = "dense"
+"""The name of the dense network, among parents."""
+
 
 class Range(Section):
     """A parameter sampled from an interval: `{ low = 0.0, high = 0.8 }`."""
@@ -59,7 +62,7 @@ def _ends(dimension: Any) -> tuple[float, ...]:
 class Space(Section):
     """What is sampled. Cuts are fractions of channels; a stage that is not named is not cut."""
 
-    parent: NameDimension = "dense"
+    parent: NameDimension = DENSE
     """The network that is cut: `dense`, a finished trial of another study in the same folder of runs, as
     `STUDY/NUMBER`, or a .pth."""
     importance: NameDimension = "l2"

@@ -102,7 +102,8 @@ def _train_and_measure(
     watched = data.holdout.first(spec.watch_images)
     training = Training(plan, cut, recipe, bench, resume["state"])
     images = training.images
-    total = len(watched) + sum(images) + len(images) * len(watched) + len(data.holdout)
+    held = data.holdout.first(spec.measure_images) if spec.measure_images else data.holdout
+    total = len(watched) + sum(images) + len(images) * len(watched) + len(held)
     done = sum(images[: len(history)]) + len(history) * len(watched) + (len(watched) if before else 0)
     with bench.progress.task(watch.title, total, done=done) as bar:
 
@@ -137,7 +138,7 @@ def _train_and_measure(
             watch.learned(before["accuracy"] if before else None, _curve(history))
             _tell(watch, plan, row)
         measuring = time.perf_counter()
-        measurement = measure(training.model, data.holdout, resolution=spec.data.resolution, on_images=on_images)
+        measurement = measure(training.model, held, resolution=spec.data.resolution, on_images=on_images)
         measured = time.perf_counter()
     folder.keep_model(training.model)
     spent = {

@@ -147,7 +147,11 @@ class _Worker:
 
     def _finish(self, trial: Trial, outcome: Outcome) -> None:
         measured, spec = outcome.measurement, self.bench.spec
-        score = spec.score(measured.mflops, measured.accuracy)
+        score, expected, foreseen = spec.score(measured.mflops, measured.accuracy), measured.accuracy, {}
+        if spec.forecast.known:
+            prediction = spec.forecast(measured.mflops, measured.accuracy)
+            score, expected = prediction.score(spec.score, measured.mflops), prediction.accuracy
+            foreseen = {"predicted": expected, "predicted_std": prediction.std}
         nonzero = BYTES_PER_PARAM * (measured.nonzero_params or measured.params)
         figures = {
             "accuracy": measured.accuracy,
@@ -157,10 +161,11 @@ class _Worker:
             "seconds": outcome.seconds,
             "worker": self.dispatch.worker,
             "threads": torch.get_num_threads(),
+            **foreseen,
         }
         values = {
             "score": score,
-            "accuracy": measured.accuracy,
+            "accuracy": expected,
             "mflops": measured.mflops,
             "params": measured.params,
             "latency_ms": outcome.latency.median_ms,
@@ -192,7 +197,7 @@ class _Worker:
                     for name, value in figures.items():
                         trial.set_user_attr(name, value)
                     if state == TrialState.COMPLETE and limit is not None:
-                        constrain(trial, "accuracy", limit - figures["accuracy"])
+                        constrain(trial, "accuracy", limit - figures.get("predicted", figures["accuracy"]))
                     study.tell(trial, values, state=state)
                     claims.drop(trial._trial_id)
                     done = record(study._storage.get_trial(trial._trial_id))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pruner.mobilenet import fresh
+from search.parts import read_parts
 from search.study_file import read_study
 
 ROOT = Path(__file__).parent.parent
@@ -68,13 +69,15 @@ def test_the_readmes_notebook_runs(tmp_path: Path) -> None:
 
 
 def test_the_readmes_study_files_are_valid(tmp_path: Path) -> None:
-    cuts, target, variants = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    cuts, target, variants, finalists = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "cuts.toml").write_text(cuts)
     assert read_study(tmp_path / "cuts.toml").space.cut.keys() == {"stage4", "head"}
     (tmp_path / "target.toml").write_text(f"trials = 1\n{target}")
     assert read_study(tmp_path / "target.toml").train.total_epochs == 6
     (tmp_path / "variants.toml").write_text(f"trials = 1\n{target}{variants}")
     assert len(read_study(tmp_path / "variants.toml").variants) == 3
+    (tmp_path / "finalists.toml").write_text(finalists)
+    assert [part.takes for part in read_parts(tmp_path / "finalists.toml")] == [0, 8, 2]
 
 
 def test_the_readme_has_the_two_commands_and_every_file() -> None:

@@ -1,0 +1,236 @@
+"""A study file in parts: a search that looks, finalists that are trained on, a search that cuts the winner."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TINY_BASE, Command, Invoke, figures, status
+from test_plots import made
+
+from pruner.errors import InputError
+from search.forecast import Forecast, Prediction, rank_agreement
+from search.parts import choose, distance, read_parts
+from search.score import ScoreRule
+
+LOOK = f"""
+trials = 6
+measure_images = 64
+watch_images = 0
+{TINY_BASE}[space]
+importance = "l2"
+learning_rate = 0.004
+[space.cut]
+stage3 = {{ low = 0.1, high = 0.8 }}
+stage6 = {{ low = 0.1, high = 0.8 }}
+head = 0.25
+[sampler]
+name = "random"
+[train]
+optimizer = "adamw"
+epochs = 0
+images_per_epoch = 64
+batch = 32
+[forecast]
+known = [[200, 0.2, 0.5], [150, 0.15, 0.4], [180, 0.25, 0.55], [160, 0.1, 0.35]]
+"""
+FINALISTS = """
+[finalists]
+differ = 0.01
+[[finalists.rungs]]
+count = 3
+train = { epochs = 1 }
+known = [[200, 0.3, 0.5], [150, 0.2, 0.4], [180, 0.35, 0.55], [160, 0.15, 0.35]]
+[[finalists.rungs]]
+count = 1
+learning_rate = 0.002
+train = { epochs = 2 }
+"""
+STEPS = """
+[[steps]]
+name = "wide"
+[[steps]]
+name = "narrow"
+trials = 3
+[steps.space.cut]
+stage6 = 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def raced(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """(study file, runs folder, what `run --json` printed) of a search with finalists that ran through."""
+    folder = tmp_path_factory.mktemp("raced")
+    study = folder / "race.toml"
+    study.write_text(LOOK + FINALISTS)
+    return study, folder / "runs", json.loads(invoke("run", study, "--runs", folder / "runs", "--json"))
+
+
+def part(runs: Path, name: str) -> Path:
+    return runs / name / "study.json"
+
+
+def test_the_best_that_a_search_foresees_are_trained_on_and_the_best_of_them_is_handed_over(
+    invoke: Invoke, raced: tuple[Path, Path, dict[str, Any]]
+) -> None:
+    _, runs, result = raced
+    looked = status(invoke, part(runs, "race"), runs)["records"]
+    first, last = (status(invoke, part(runs, f"race.rung{n}"), runs)["records"] for n in (1, 2))
+    assert [len(found) for found in (looked, first, last)] == [6, 3, 1]
+    for record in (*looked, *first):
+        assert record["predicted_std"] > 0
+        prediction = Prediction(record["predicted"], record["predicted_std"])
+        assert record["score"] == pytest.approx(prediction.score(ScoreRule(), record["mflops"]))
+    assert last[0]["predicted"] is None
+    assert last[0]["score"] == pytest.approx(ScoreRule()(last[0]["mflops"], last[0]["accuracy"]))
+    best = max(looked, key=lambda record: record["score"])
+    assert first[0]["sampled"]["parent"] == f"race/{best['number']}"
+    assert first[0]["widths"] == best["widths"]
+    winner = max(first, key=lambda record: record["score"])
+    assert last[0]["widths"] == winner["widths"]
+    assert result["best"]["number"] == 0 and result["best"]["score"] == last[0]["score"]
+    assert "race.rung2" in result["file"] and result["test"]["mflops"] == pytest.approx(last[0]["mflops"])
+
+
+def test_a_study_in_parts_goes_on_where_it_was_and_ends_the_same(
+    invoke: Invoke, raced: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    study, runs, result = raced
+    again = json.loads(invoke("run", study, "--runs", runs, "--json"))
+    assert again["best"] == result["best"]
+    anew = tmp_path / "runs"
+    halved = tmp_path / "race.toml"
+    halved.write_text(study.read_text().replace("trials = 6", "trials = 3"))
+    begun = tmp_path / "begun.toml"
+    begun.write_text(halved.read_text().replace(FINALISTS, "").replace("trials = 3", 'name = "race"\ntrials = 3'))
+    invoke("run", begun, "--runs", anew)  # as if it had been interrupted after three looks
+    invoke("run", study, "--runs", anew)
+    for name in ("race", "race.rung1", "race.rung2"):
+        one, two = (figures(status(invoke, part(folder, name), folder)) for folder in (runs, anew))
+        assert one == two, name
+
+
+def test_what_was_foreseen_of_each_finalist_can_be_checked(
+    invoke: Invoke, raced: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    study, runs, _ = raced
+    drawn = tmp_path / "forecast.html"
+    told = status(invoke, study, runs)
+    assert told["study"] == "race.rung2" and list(told["parts_done"]) == ["race", "race.rung1"]
+    assert told["parts_left"] == [] and told["parts_done"]["race"]["trials"]["done"] == 6
+    assert "race.rung1: Trials: 3 done" in invoke("status", study, "--runs", runs)
+    rows = json.loads(invoke("forecast", study, "--runs", runs, "--json", "--out", drawn))["finalists"]
+    assert [row["part"] for row in rows].count("race.rung1") == 3
+    assert [row["part"] for row in rows[:3]] == ["race", "race.rung1", "race.rung2"], "the winner first"
+    assert "What became of the finalists" in drawn.read_text()
+    assert "reached" in invoke("forecast", study, "--runs", runs)
+
+
+def test_a_step_cuts_the_winner_of_the_one_before(invoke: Invoke, tmp_path: Path) -> None:
+    study, runs = tmp_path / "steps.toml", tmp_path / "runs"
+    study.write_text(LOOK + STEPS)
+    invoke("run", study, "--runs", runs)
+    wide, narrow = (status(invoke, part(runs, f"steps.{name}"), runs)["records"] for name in ("wide", "narrow"))
+    assert (len(wide), len(narrow)) == (6, 3)
+    winner = max(wide, key=lambda record: record["score"])
+    for record in narrow:
+        assert record["mflops"] < winner["mflops"]
+        assert all(record["widths"][name] <= width for name, width in winner["widths"].items())
+    assert len(status(invoke, study, runs)["records"]) == 3, "of a file with parts, the one that was begun last"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (FINALISTS.replace("count = 1", "count = 5"), "must not rise"),
+        (FINALISTS.replace("epochs = 2", "epochs = -2"), "rung2: train.epochs"),
+        (FINALISTS.replace("train = { epochs = 1 }", "train = { epoch = 1 }"), "did you mean epochs"),
+        ('[[steps]]\ntrials = 3\n', "needs a name"),
+        ('[[steps]]\nname = "a"\n[[steps]]\nname = "a"\n', "name of its own"),
+        ('[[steps]]\nname = "a"\ndata.name = "cifar10"\n', "a step changes"),
+        ('[[steps]]\nname = "a"\nspace.cut.stage9 = 0.5\n', "stage9"),
+    ],
+)  # fmt: skip
+def test_parts_that_would_be_no_studies_are_told_before_anything_runs(
+    tmp_path: Path, command: Command, text: str, message: str
+) -> None:
+    study = tmp_path / "bad.toml"
+    study.write_text(LOOK + text)
+    told = command("run", study, "--runs", tmp_path / "runs")
+    assert told.returncode == 2 and message in told.stderr and told.stderr.count("\n") == 1, told.stderr
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(InputError, match=message):
+        read_parts(study)
+
+
+def test_finalists_differ_enough() -> None:
+    dense = {"a": 100, "b": 200}
+    found = [made(n, 50 + n, 0.9) for n in range(5)]
+    widths = [{"a": 50, "b": 100}, {"a": 51, "b": 100}, {"a": 70, "b": 100}, {"a": 50, "b": 160}, {"a": 70, "b": 101}]
+    for record, width in zip(found, widths, strict=True):
+        object.__setattr__(record, "widths", width)
+    chosen = choose(found, 3, 0.05, dense)
+    assert [record.number for record in chosen] == [0, 2, 3], "1 is like 0, the fewest MFLOPs score best"
+    assert all(distance(a.widths, b.widths, dense) >= 0.05 for a in chosen for b in chosen if a is not b)
+    assert len(choose(found, 9, 0.9, dense)) == 1
+
+
+def networks(count: int, noise: float, seed: int = 0) -> tuple[tuple[float, float, float], ...]:
+    """Made-up ones whose final accuracy's logit is a line in the logit seen and in the logarithm of the operations."""
+    random = np.random.default_rng(seed)
+    mflops, seen = random.uniform(15, 50, count), random.uniform(0.2, 0.8, count)
+    logit = 1.5 + 0.4 * np.log(seen / (1 - seen)) + 0.5 * np.log(mflops / 30) + noise * random.standard_normal(count)
+    return tuple(zip(mflops.tolist(), seen.tolist(), (1 / (1 + np.exp(-logit))).tolist(), strict=True))
+
+
+def test_a_forecast_finds_the_line_and_knows_how_far_it_may_be_off() -> None:
+    exact = Forecast(known=networks(30, 0.0))
+    for mflops, seen, final in networks(20, 0.0, seed=1):
+        assert exact(mflops, seen).accuracy == pytest.approx(final, abs=0.01)
+    noisy = Forecast(known=networks(30, 0.3))
+    new = networks(400, 0.3, seed=2)
+    inside = [abs(noisy(mflops, seen).accuracy - final) <= 2 * noisy(mflops, seen).std for mflops, seen, final in new]
+    assert 0.9 < np.mean(inside) < 0.99
+    near, far = noisy(30, 0.5), noisy(1000, 0.5)
+    per_logit = [p.std / (p.accuracy * (1 - p.accuracy)) for p in (near, far)]
+    assert per_logit[1] > 1.3 * per_logit[0], "far from what is known it says so"
+    few = Forecast(known=networks(30, 0.3)[:4])
+    assert few(30, 0.5).std > noisy(30, 0.5).std
+
+
+def test_an_uncertain_accuracy_is_worth_less_near_the_clamp() -> None:
+    rule = ScoreRule()
+    assert Prediction(0.9, 0.0).score(rule, 40) == rule(40, 0.9)
+    random = np.random.default_rng(0)
+    for accuracy, std in ((0.92, 0.01), (0.9, 0.02), (0.95, 0.01)):
+        drawn = np.mean([rule(40, value) for value in random.normal(accuracy, std, 20_000)])
+        assert Prediction(accuracy, std).score(rule, 40) == pytest.approx(drawn, abs=0.1)
+        assert Prediction(accuracy, std).score(rule, 40) <= rule(40, accuracy) + 1e-9
+
+
+def test_ranks_are_compared_among_networks_of_similar_size() -> None:
+    small = [(20 + i, 0.2 + i / 100, 0.8 + i / 100) for i in range(5)]
+    large = [(45 + i, 0.5 + i / 100, 0.9 - i / 100) for i in range(4)]
+    bands = rank_agreement([*large, *small, (100.0, 0.9, 0.95)])
+    assert [(count, rho) for _, count, rho in bands] == [(5, pytest.approx(1)), (4, pytest.approx(-1))]
+    assert 20 < bands[0][0] < 24 and 45 < bands[1][0] < 48
+
+
+def test_trials_that_were_trained_through_make_a_forecast(
+    invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path, command: Command
+) -> None:
+    study, runs, _ = finished
+    result = json.loads(invoke("forecast", study, "--runs", runs, "--json", "--out", tmp_path / "f.html"))
+    records = status(invoke, study, runs)["records"]
+    assert result["known"] == [[r["mflops"], r["accuracy_before"], r["accuracy"]] for r in records]
+    assert len(result["foretold"]) == len(records) and "Foretold" in (tmp_path / "f.html").read_text()
+    line = invoke("forecast", study, "--runs", runs).splitlines()[-1]
+    assert line.startswith("known = [[")
+    untrained = tmp_path / "few.toml"
+    untrained.write_text(LOOK.replace("trials = 6", "trials = 1"))
+    invoke("run", untrained, "--runs", tmp_path / "runs")
+    told = command("forecast", untrained, "--runs", tmp_path / "runs")
+    assert told.returncode == 2 and "0 trials were looked at" in told.stderr and told.stderr.count("\n") == 1
