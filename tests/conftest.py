@@ -63,6 +63,17 @@ batch = 32
 """
 
 
+def pytest_configure() -> None:
+    """Files are tested side by side: each tester, and what it starts, takes its own share of the cores for the machine.
+
+    Two that both give torch all cores would be slower than one.
+    """
+    tester, testers = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if tester and testers and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[int(tester.removeprefix("gw")) % len(cores) :: int(testers)])
+
+
 @contextmanager
 def running(*arguments: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """`prune-search` in a process of its own, whose children can be found; killed at the end if it still runs."""
@@ -175,17 +186,6 @@ def finished(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     study = folder / "tiny.toml"
     study.write_text(TINY_STUDY)
     return study, folder / "runs", json.loads(invoke("run", study, "--runs", folder / "runs", "--json"))
-
-
-@pytest.fixture(scope="session")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
-    """The same for the quickstart, run as a new user runs it, once for all tests that look at it."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    study = Path(__file__).parent.parent / "studies" / "quickstart.toml"
-    program = [str(Path(sys.executable).with_name("prune-search")), "run", str(study), "--json"]
-    done = subprocess.run(program, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return study, folder / "runs", json.loads(done.stdout)
 
 
 @pytest.fixture(scope="session")

@@ -91,9 +91,9 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def test_a_browser_shows_the_figures_and_notes_and_downloads_the_best_network(
-    page: Page, invoke: Invoke, quickstart: Finished, tmp_path: Path
+    page: Page, invoke: Invoke, finished: Finished, tmp_path: Path
 ) -> None:
-    study, runs, printed = quickstart
+    study, runs, printed = finished
     best = printed["best"]["number"]
     with dashboard("dashboard", study, "--runs", runs) as address:
         assert "//127.0.0.1:" in address
@@ -106,7 +106,7 @@ def test_a_browser_shows_the_figures_and_notes_and_downloads_the_best_network(
         expect(page.get_by_text("prune-search export")).to_be_visible()
         page.goto(f"{address}/trials?numbers={best}")
         expect(page.get_by_text("Best so far.")).to_be_visible()
-        expect(page.get_by_text("stage4", exact=True)).to_be_visible()
+        expect(page.get_by_text("stage6", exact=True)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 1400, "something makes the page endlessly wide"
         for name in ("plan.json", "measurement.json", "figures.html"):
             expect(page.get_by_text(name)).to_be_visible()
@@ -118,11 +118,11 @@ def test_a_browser_shows_the_figures_and_notes_and_downloads_the_best_network(
     assert scored == printed["test"]
 
 
-def test_the_report_fits_a_desk_and_a_phone(page: Page, quickstart: Finished) -> None:
-    _, runs, _ = quickstart
+def test_the_report_fits_a_desk_and_a_phone(page: Page, finished: Finished) -> None:
+    _, runs, _ = finished
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
-        page.goto((runs / "quickstart" / "report.html").as_uri())
+        page.goto((runs / "tiny" / "report.html").as_uri())
         expect(page.locator(".plotly-graph-div").last).to_be_visible()
         page.wait_for_timeout(1000)
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -199,8 +199,8 @@ def test_equal_plans_are_trained_once_and_plans_beyond_a_limit_never(
     invoke("export", study, "--runs", tmp_path / "runs", "--trial", 1)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "nsga2"])
-def test_two_objectives_a_limit_and_every_sampler(
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2"])
+def test_two_objectives_a_limit_and_every_sampler_that_looks_at_them(
     invoke: Invoke, write_study: WriteStudy, tmp_path: Path, sampler: str
 ) -> None:
     extra = 'objectives = ["mflops", "accuracy"]\n'
@@ -256,14 +256,18 @@ def test_hopeless_trials_are_stopped_early(invoke: Invoke, write_study: WriteStu
     assert printed["best"] is not None
 
 
-def test_the_quickstart_as_a_new_user_runs_it(quickstart: tuple[Path, Path, dict[str, Any]]) -> None:
-    _, runs, printed = quickstart
+def test_the_quickstart_as_a_new_user_runs_it(tmp_path: Path) -> None:
+    study = Path(__file__).parent.parent / "studies" / "quickstart.toml"
+    program = [str(Path(sys.executable).with_name("prune-search")), "run", str(study), "--json"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
     assert printed["trials"]["done"] >= 8
     assert printed["best"]["accuracy"] > 0.8
     assert printed["test"]["accuracy"] > 0.8
     assert printed["test"]["score"] > -10
     grader = "import sys, torch; print(torch.load(sys.argv[1], weights_only=False)(torch.zeros(1, 3, 32, 32)).shape)"
-    file = runs.parent / printed["file"]
+    file = tmp_path / printed["file"]
     loaded = subprocess.run([sys.executable, "-c", grader, file], capture_output=True, text=True, cwd="/")
     assert loaded.stdout.strip() == "torch.Size([1, 10])", loaded.stderr
-    assert (runs / "quickstart" / "report.html").exists()
+    assert (tmp_path / "runs" / "quickstart" / "report.html").exists()
