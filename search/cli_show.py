@@ -70,33 +70,56 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
 @click.argument("studies", nargs=-1, required=True, metavar="STUDY...", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The HTML file to write (default: in the study's folder).")
 @click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    help="Also write this CSV file: the trials; of several studies, the best score against the work it took.",
+)
+@click.option(
     "--images", type=click.Choice(["png", "svg"]), multiple=True,
     help="Also write every figure as an image, into figures/ beside the report; needs a Chrome or Chromium.",
 )  # fmt: skip
 @runs_option
 @storage_option
-def plot(studies: tuple[Path, ...], out: Path | None, images: tuple[str, ...], runs: Path, storage: str | None) -> None:
-    """Draw STUDY's report, one HTML file with all figures. Of several studies: a comparison."""
+def plot(
+    studies: tuple[Path, ...],
+    out: Path | None,
+    table: Path | None,
+    images: tuple[str, ...],
+    runs: Path,
+    storage: str | None,
+) -> None:
+    """Draw STUDY's report, one HTML file with all figures. Of several studies: a comparison, with the work on all parts
+    of each."""
     from pruner.files import write_whole
     from search.images import write_images
+    from search.parts import read_parts
     from search.plots import studies_figure
     from search.progress import Terminal
+    from search.relay import begun
     from search.report import comparison_report, write_report
     from search.results import records
     from search.storage import load_study
+    from search.table import race_table, trials_table
 
     if len(studies) == 1:
         spec, folder = open_files(studies[0], runs)
         out = out or folder.report
-        figures = write_report(load_study(spec, folder, storage).study, spec, out)
+        loaded = load_study(spec, folder, storage).study
+        figures = write_report(loaded, spec, out)
+        rows = trials_table(records(loaded))
     else:
         found: dict[str, list[Record]] = {}
         for study in studies:
-            spec, folder = open_files(study, runs)
-            found[spec.name] = records(load_study(spec, folder, storage).study)
+            parts = read_parts(study)
+            places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [open_files(study, runs)]
+            found[parts[0].name] = [r for place in places for r in records(load_study(*place, storage).study)]
         out = out or runs / "comparison.html"
         figures = {"studies": studies_figure(found)}
         write_whole(out, comparison_report(found).encode())
+        rows = race_table(found)
+    if table:
+        write_whole(table, rows.encode())
+        click.echo(f"Table:   {table}")
     click.echo(f"Report:  {out}")
     for format in images:
         for path in write_images(figures, out.parent / "figures", format, Terminal()):

@@ -220,6 +220,11 @@ class TrialFolder:
             kept = {"before": None, **kept, "state": {"training": kept["training"], "round": 0}}
         return kept
 
+    def spent(self) -> float:
+        """Seconds that the epochs on disk took."""
+        kept = self.checkpoint()
+        return sum(row["seconds"] for row in kept["history"]) if kept else 0.0
+
     def keep_checkpoint(
         self, state: dict[str, Any], history: list[dict[str, float]], before: dict[str, float] | None
     ) -> None:

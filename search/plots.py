@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from search.plot_choices import choices_figure, variants_figure
 from search.plot_layers import layers_figure, map_sizes_figure, models_figure, widths_figure
 from search.plot_pareto import pareto_figure
-from search.plot_style import BLUE, DASHES, GREEN, LIGHT, OPERATIONS, ORANGE, SERIES, SYMBOLS, hover, percent, styled
+from search.plot_studies import studies_figure
+from search.plot_style import BLUE, GREEN, LIGHT, OPERATIONS, ORANGE, hover, percent, styled
 from search.results import Dense, Record, best, finished, pareto
 from search.score import BYTES_PER_PARAM
 
@@ -181,46 +181,3 @@ def before_after_figure(found: Sequence[Record], *, sparse: bool = False) -> go.
             )
         )
     return styled(figure, "What retraining brings back", _SIZE if sparse else OPERATIONS, "holdout accuracy (%)")
-
-
-def studies_figure(studies: Mapping[str, Sequence[Record]]) -> go.Figure:
-    """Several studies: their Pareto fronts, and the best score against the work it took."""
-    figure = make_subplots(
-        rows=2, cols=1, vertical_spacing=0.18, subplot_titles=("Pareto fronts", "best score so far")
-    )  # fmt: skip
-    for i, (name, found) in enumerate(studies.items()):
-        front, done = pareto(found), finished(found)
-        color, symbol, dash = (values[i % len(values)] for values in (SERIES, SYMBOLS, DASHES))
-        figure.add_trace(
-            go.Scatter(
-                x=[r.mflops for r in front],
-                y=[percent(r.accuracy) for r in front],
-                mode="lines+markers",
-                line={"color": color, "dash": dash, "shape": "hv"},
-                marker={"symbol": symbol, "size": 9},
-                name=name,
-                legendgroup=name,
-                customdata=[hover(r) for r in front],
-                hovertemplate="%{customdata}<extra>" + name + "</extra>",
-            ),
-            row=1, col=1,
-        )  # fmt: skip
-        figure.add_trace(
-            go.Scatter(
-                x=[seconds / 3600 for seconds in accumulate(r.seconds for r in done)],
-                y=_best_so_far(done),
-                mode="lines+markers",
-                line={"color": color, "dash": dash, "shape": "hv"},
-                marker={"symbol": symbol, "size": 6},
-                name=name,
-                legendgroup=name,
-                showlegend=False,
-            ),
-            row=2, col=1,
-        )  # fmt: skip
-    styled(figure, "Studies compared", "", "", height=760)
-    figure.update_xaxes(title=OPERATIONS, row=1, col=1)
-    figure.update_yaxes(title="holdout accuracy (%)", row=1, col=1)
-    figure.update_xaxes(title="work on trials (hours)", row=2, col=1)
-    figure.update_yaxes(title="score (points)", row=2, col=1)
-    return figure

@@ -54,12 +54,20 @@ class Record:
     widths: dict[str, int]
     """Group of channels -> how many stay; empty before the trial is planned."""
     seconds: float
+    """Of work on it, over all its runs."""
+    threads: int = 1
+    """That this took."""
     feasible: bool
     """Does it keep to the study's limits?"""
     same_as: int | None
     """The trial whose network this one shares, because the plan and the training are equal."""
     reason: str
     """Why it was stopped or skipped, or has failed."""
+
+    @property
+    def core_seconds(self) -> float:
+        """Work on it, on all cores."""
+        return self.seconds * self.threads
 
     @property
     def expected(self) -> float | None:
@@ -89,6 +97,7 @@ def record(trial: FrozenTrial) -> Record:
         latency_ms=attrs.get("latency_ms"),
         widths=trial.system_attrs.get(WIDTHS, {}),
         seconds=attrs.get("seconds", 0.0),
+        threads=attrs.get("threads", 1),
         feasible=all(value <= 0 for value in trial.constraints.values()),
         same_as=attrs.get("same_as"),
         reason=attrs.get("reason", ""),

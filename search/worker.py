@@ -133,7 +133,8 @@ class _Worker:
             outcome = run_trial(recipe(trial.params, spec), self.bench, folder, watch)
         except (Stopped, Skipped) as ended:
             folder.log(str(ended))
-            self._tell(trial, ENDED_EARLY, {"skipped": isinstance(ended, Skipped), "reason": str(ended)})
+            why = {"skipped": isinstance(ended, Skipped), "reason": str(ended)}
+            self._tell(trial, ENDED_EARLY, why | _spent(folder))
         except UpdateFinishedTrialError:  # by the worker that has it now
             raise Lost from None
         except (InputError, OSError, SQLAlchemyError):
@@ -141,7 +142,7 @@ class _Worker:
         except (Diverged, RuntimeError, ValueError, AssertionError) as error:
             folder.log(traceback.format_exc())
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self._tell(trial, TrialState.FAIL, {"reason": reason})
+            self._tell(trial, TrialState.FAIL, {"reason": reason} | _spent(folder))
         else:
             self._finish(trial, outcome)
 
@@ -215,3 +216,8 @@ class _Worker:
 
 def _ended(found: Sequence[Record]) -> int:
     return sum(r.state not in ("running", "waiting") for r in found)
+
+
+def _spent(folder: TrialFolder) -> dict[str, float]:
+    """The work on a trial that has not come to its end."""
+    return {"seconds": round(folder.spent(), 3), "threads": torch.get_num_threads()}

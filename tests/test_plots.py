@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,10 +13,12 @@ from hypothesis import strategies as st
 from pruner.count import layers
 from search import plots
 from search.plots import history_figure, importances_figure, pareto_figure
+from search.race import race
 from search.report import comparison_report, network_figures, study_figures, study_report
 from search.results import Dense, Record, best, headline, pareto, summary
 from search.score import ScoreRule
 from search.study_file import StudySpec
+from search.table import race_table, trials_table
 
 RULE = ScoreRule()
 DENSE_WIDTHS = {
@@ -158,6 +164,27 @@ def test_kept_widths_learning_curves_and_what_retraining_brings_back() -> None:
     assert set(before.y) == {20}
     assert list(after.y) == [93, 90, 92, 91]
     assert network_figures(None, DENSE) == {} == network_figures(FOUND[0], None)
+
+
+def test_a_race_counts_all_work_and_tells_what_was_foreseen_from_what_was_reached() -> None:
+    looks = [replace(r, predicted=0.9, predicted_std=0.01, threads=2) for r in FOUND[:2]]
+    over = made(6, 10, 0.99, feasible=False)
+    marks = race([*looks, FOUND[3], replace(FOUND[0], seconds=0.0), over, FOUND[2]])
+    assert [mark.core_hours * 3600 for mark in marks] == pytest.approx([4, 8, 10, 12, 14])
+    foreseen = [looks[0].score, max(r.score for r in looks if r.score)]
+    assert [mark.foreseen for mark in marks] == [*foreseen, foreseen[1], foreseen[1], foreseen[1]]
+    assert [mark.reached for mark in marks] == [None, None, None, None, FOUND[2].score]
+    assert len(plots.studies_figure({"a": looks, "b": [*looks, FOUND[2]]}).data) == 2 + 1 + 2
+
+
+def test_tables_say_what_the_records_say() -> None:
+    rows = list(csv.DictReader(io.StringIO(trials_table(FOUND))))
+    assert [int(row["number"]) for row in rows] == [r.number for r in FOUND]
+    assert [row["accuracy"] for row in rows] == [str(r.accuracy) if r.accuracy is not None else "" for r in FOUND]
+    assert {row["importance"] for row in rows} == {"l1 <b>"}
+    rows = list(csv.DictReader(io.StringIO(race_table({"a": FOUND, "b": FOUND[:1]}))))
+    assert [row["study"] for row in rows] == ["a"] * len(FOUND) + ["b"]
+    assert float(rows[-1]["reached"]) == FOUND[0].score
 
 
 def test_studies_are_told_apart_by_more_than_colour() -> None:

@@ -100,7 +100,8 @@ def test_export_score_and_plot_by_command(
     assert scored == printed["test"] == best["card"]["test"]
     assert scored["originates_from_mobilenetv2"] is True
     (runs / "tiny" / "report.html").unlink()
-    invoke("plot", study, "--runs", runs)
+    invoke("plot", study, "--runs", runs, "--table", tmp_path / "trials.csv")
+    assert len((tmp_path / "trials.csv").read_text().splitlines()) == 5
     assert (runs / "tiny" / "report.html").stat().st_size > 1_000_000
     missing = command("export", study, "--runs", runs, "--trial", 9)
     assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
@@ -251,6 +252,7 @@ def test_hopeless_trials_are_stopped_early(invoke: Invoke, write_study: WriteStu
     assert state["trials"]["stopped"] + state["trials"]["done"] == 9
     stopped = [record for record in state["records"] if record["state"] == "stopped"]
     assert all(rule in record["reason"] for record in stopped)
+    assert all(record["seconds"] > 0 for record in stopped), "work on them is not counted"
     if rule != "hyperband":  # its brackets are too small to stop any of nine trials
         assert stopped
     assert printed["best"] is not None
