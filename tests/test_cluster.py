@@ -35,7 +35,8 @@ def test_a_study_on_ray_finishes_though_a_worker_is_killed(
     postgres: Postgres, command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install 'prune-search[ray]'")
-    study = write_study(("trials = 4", "trials = 8"), ("images_per_epoch = 64", "images_per_epoch = 256"))
+    trials = 5
+    study = write_study(("trials = 4", f"trials = {trials}"), ("images_per_epoch = 64", "images_per_epoch = 192"))
     where = ("--runs", tmp_path / "r", "--storage", postgres.url("ray"))
     with running(
         "run", study, *where, "--artifacts", tmp_path / "store", "--on", "ray", "--workers", 2, "--json",
@@ -50,10 +51,10 @@ def test_a_study_on_ray_finishes_though_a_worker_is_killed(
         stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     assert "begun again" in stderr
-    assert json.loads(stdout)["trials"]["done"] == 8
+    assert json.loads(stdout)["trials"]["done"] == trials
     state = json.loads(invoke("status", study, *where, "--json"))
-    assert [record["state"] for record in state["records"]] == ["done"] * 8
-    assert len({record["number"] for record in state["records"]}) == 8
+    assert [record["state"] for record in state["records"]] == ["done"] * trials
+    assert len({record["number"] for record in state["records"]}) == trials
     refused = command("run", study, "--runs", tmp_path / "other", "--on", "ray", "--address", "somewhere:6379")
     assert (refused.returncode, "cannot share an SQLite file" in refused.stderr) == (2, True)
 

@@ -18,6 +18,8 @@ from search.filesystem import network_filesystem
 
 WriteStudy = Callable[..., Path]
 slow = pytest.mark.slow
+TRIALS = 7
+"""Of the study that is ended in other ways."""
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
@@ -40,11 +42,11 @@ def dense_file(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def undisturbed(invoke: Invoke, dense_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """(study file's text, runs folder) of a study of ten trials that one worker ran through."""
+    """(study file's text, runs folder) of a study of TRIALS trials that one worker ran through."""
     from conftest import TINY_STUDY
 
     folder = tmp_path_factory.mktemp("undisturbed")
-    text = TINY_STUDY.replace("trials = 4", "trials = 10") + "[sampler]\nstartup_trials = 4\n"
+    text = TINY_STUDY.replace("trials = 4", f"trials = {TRIALS}") + "[sampler]\nstartup_trials = 4\n"
     (folder / "tiny.toml").write_text(text)
     invoke("run", folder / "tiny.toml", "--runs", folder / "r", "--base", dense_file, "--workers", 1, "--threads", 1)
     return text, folder / "r"
@@ -70,10 +72,10 @@ def test_a_pool_that_is_killed_and_begun_again_ends_as_one_worker_left_alone(
         orphans = workers(pool.pid)
         pool.kill()
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans), seconds=30)
-    assert status(invoke, study, runs)["trials"]["done"] < 10, "the pool was killed too late to show anything"
+    assert status(invoke, study, runs)["trials"]["done"] < TRIALS, "the pool was killed too late to show anything"
     invoke("run", study, *options)
     assert figures(status(invoke, study, runs)) == figures(status(invoke, study, alone))
-    for number in range(10):
+    for number in range(TRIALS):
         model = Path("tiny") / "trials" / f"{number:04}" / "model.pth"
         assert equal_weights(runs / model, alone / model)
         log = (runs / model).with_name("log.txt").read_text()
@@ -167,22 +169,22 @@ def test_a_score_that_is_reached_ends_the_study_and_nothing_is_finished_after_it
 def test_hours_are_counted_over_restarts_and_what_is_under_way_waits_for_more(
     command: Command, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
 ) -> None:
-    epochs = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 150')
+    epochs = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 60')
     short = ("images_per_epoch = 64", "images_per_epoch = 32")
-    study = write_study(epochs, short, ("trials = 4", "trials = 1"), extra="hours = 0.002\n")  # 7.2 s
+    study = write_study(epochs, short, ("trials = 4", "trials = 1"), extra="hours = 0.001\n")  # 3.6 s
     where = ("--runs", tmp_path, "--base", dense_file, "--workers", 1, "--grace", 3)
     done = command("run", study, *where)
     assert done.returncode == 0, done.stderr
-    assert "hours = 0.002" in done.stderr
+    assert "hours = 0.001" in done.stderr
     state = status(invoke, study, tmp_path)
     assert (state["trials"]["done"], state["trials"]["running"]) == (0, 1)
     before = (tmp_path / "tiny/trials/0000/checkpoint.pt").stat().st_mtime_ns
-    assert "hours = 0.002" in command("run", study, *where).stderr
+    assert "hours = 0.001" in command("run", study, *where).stderr
     assert (tmp_path / "tiny/trials/0000/checkpoint.pt").stat().st_mtime_ns == before
-    study.write_text(study.read_text().replace("hours = 0.002\n", ""))
+    study.write_text(study.read_text().replace("hours = 0.001\n", ""))
     invoke("run", study, *where)
     history = json.loads((tmp_path / "tiny/trials/0000/measurement.json").read_text())["history"]
-    assert [row["epoch"] for row in history] == list(range(1, 151))
+    assert [row["epoch"] for row in history] == list(range(1, 61))
 
 
 @slow
