@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal, get_args
 
 from pruner.errors import InputError, check_name
 
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine", "linear", "constant")
-EXECUTIONS = ("auto", "eager", "eager-bf16", "compiled", "compiled-bf16")
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "linear", "constant"]
+Execution = Literal["auto", "eager", "eager-bf16", "compiled", "compiled-bf16"]
 """How training is executed (`pruner.execution`)."""
+OPTIMIZERS, SCHEDULES, EXECUTIONS = get_args(Optimizer), get_args(Schedule), get_args(Execution)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pruner.recipe import Prune
-from pruner.tune import Phase, Rounds, Tune
-
-Execution = Literal["auto", "eager", "eager-bf16", "compiled", "compiled-bf16"]
+from pruner.tune import Execution, Optimizer, Phase, Rounds, Schedule, Tune
 
 
 class Section(BaseModel):
@@ -40,7 +38,7 @@ class PhaseSection(Section):
     resolution: int | None = Field(None, ge=8)
     rate: float = Field(1.0, gt=0)
     """Its learning rate, as a multiple of the trial's."""
-    schedule: Literal["cosine", "linear", "constant"] | None = None
+    schedule: Schedule | None = None
     warmup: float | None = Field(None, ge=0, lt=1)
     execution: Execution | None = None
 
@@ -53,8 +51,8 @@ class TrainSection(Section):
     batch: int = Field(64, ge=2)
     resolution: int | None = Field(None, ge=8)
     """Left out: as the holdout is classified at."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    optimizer: Optimizer = "sgd"
+    schedule: Schedule = "cosine"
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(4e-5, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1)
