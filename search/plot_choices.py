@@ -17,21 +17,28 @@ def choices_figure(found: Sequence[Record]) -> go.Figure:
         names = [_choice(key, value) for key, value in r.sampled.items() if isinstance(value, str | bool)]
         lines.setdefault(", ".join(name for name in names if name), []).append(r)
     figure = go.Figure()
-    colors = {name: SERIES[i % len(SERIES)] for i, name in enumerate(dict.fromkeys(map(_first, lines)))}
+    firsts = list(dict.fromkeys(map(_first, lines)))
     for name, members in lines.items():
         members.sort(key=lambda r: r.mflops or 0.0)
+        color, symbol = _style(firsts.index(_first(name)))
         figure.add_trace(
             go.Scatter(
                 x=[r.mflops for r in members],
                 y=[percent(r.accuracy) for r in members],
                 mode="lines+markers",
-                line={"color": colors[_first(name)], "dash": "solid" if name != _first(name) else "dot"},
+                line={"color": color, "dash": "solid" if name != _first(name) else "dot"},
+                marker={"symbol": symbol, "size": 9},
                 name=name or "trials",
                 customdata=[hover(r) for r in members],
                 hovertemplate="%{customdata}<extra></extra>",
             )
         )
     return styled(figure, "Accuracy by what was chosen", OPERATIONS, "holdout accuracy (%)", height=620)
+
+
+def _style(place: int) -> tuple[str, str]:
+    """Colour and symbol of the line in that place; the colours come round again with the next symbol."""
+    return SERIES[place % len(SERIES)], SYMBOLS[place // len(SERIES) % len(SYMBOLS)]
 
 
 def _choice(key: str, value: str | bool) -> str:
@@ -49,10 +56,10 @@ def variants_figure(found: Sequence[Record]) -> go.Figure:
     value of what else was sampled)."""
     figure = go.Figure()
     done = [r for r in finished(found) if r.curve]
-    colors = {name: SERIES[i % len(SERIES)] for i, name in enumerate(dict.fromkeys(r.sampled["variant"] for r in done))}
+    variants = list(dict.fromkeys(r.sampled["variant"] for r in done))
     others = list(dict.fromkeys(_others(r) for r in done))
     for r in done:
-        place = list(colors).index(r.sampled["variant"])
+        color, symbol = _style(variants.index(r.sampled["variant"]))
         values = ([] if r.accuracy_before is None else [r.accuracy_before]) + list(r.curve)
         first = len(r.curve) + 1 - len(values)
         figure.add_trace(
@@ -60,8 +67,8 @@ def variants_figure(found: Sequence[Record]) -> go.Figure:
                 x=[r.seconds / 60 * (first + i) / len(r.curve) for i in range(len(values))],
                 y=[percent(value) for value in values],
                 mode="lines+markers",
-                line={"color": colors[r.sampled["variant"]], "dash": DASHES[others.index(_others(r)) % len(DASHES)]},
-                marker={"symbol": SYMBOLS[place // len(SERIES) % len(SYMBOLS)]},
+                line={"color": color, "dash": DASHES[others.index(_others(r)) % len(DASHES)]},
+                marker={"symbol": symbol},
                 name=", ".join(part for part in (r.sampled["variant"], _others(r)) if part),
                 customdata=[hover(r)] * len(values),
                 hovertemplate="%{x:.1f} min: %{y:.2f} %<br>%{customdata}<extra></extra>",
