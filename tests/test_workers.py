@@ -52,6 +52,11 @@ def undisturbed(invoke: Invoke, dense_file: Path, tmp_path_factory: pytest.TempP
     return text, folder / "r"
 
 
+def is_stopped(process: int) -> bool:
+    state = Path(f"/proc/{process}/status")
+    return state.exists() and "T (stopped)" in state.read_text()
+
+
 def equal_weights(one: Path, other: Path) -> bool:
     mine, theirs = (load_network(path).state_dict() for path in (one, other))
     return all(mine[key].equal(theirs[key]) for key in mine)
@@ -85,18 +90,16 @@ def test_a_pool_that_is_killed_and_begun_again_ends_as_one_worker_left_alone(
 
 @slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_pool_stops_within_five_seconds_and_leaves_nobody(
+def test_a_pool_stops_in_mid_epoch_and_leaves_nobody(
     how: signal.Signals, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
 ) -> None:
-    study = write_study(('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 200'))
+    study = write_study(("images_per_epoch = 64", "images_per_epoch = 12800"))
     with running("run", study, "--runs", tmp_path, "--base", dense_file, "--workers", 2) as pool:
-        wait_for(lambda: len(list(tmp_path.glob("tiny/trials/*/checkpoint.pt"))) == 2)
+        wait_for(lambda: len(list(tmp_path.glob("tiny/trials/*/plan.json"))) == 2)
         at_work = workers(pool.pid)
         pool.send_signal(how)
-        began = time.monotonic()
-        pool.wait(timeout=30)
-        assert time.monotonic() - began < 5
-        _, stderr = pool.communicate(timeout=30)
+        _, stderr = pool.communicate(timeout=120)
+    assert not list(tmp_path.glob("tiny/trials/*/checkpoint.pt")), "it went on to the end of the epoch"
     assert pool.returncode == 130
     assert "Traceback" not in stderr
     assert "give the same command again" in stderr.splitlines()[-1]
@@ -109,23 +112,16 @@ def test_a_second_ctrl_c_leaves_at_once(write_study: WriteStudy, dense_file: Pat
     study = write_study(("images_per_epoch = 64", "images_per_epoch = 1280"))
     with running("run", study, "--runs", tmp_path, "--base", dense_file, "--workers", 2) as pool:
         wait_for(lambda: len(list(tmp_path.glob("tiny/trials/*/plan.json"))) == 2)
-        for worker in workers(pool.pid):
+        at_work = workers(pool.pid)
+        for worker in at_work:
             os.kill(worker, signal.SIGSTOP)  # it will not stop when asked
         pool.send_signal(signal.SIGINT)
         time.sleep(0.3)
         pool.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        pool.wait(timeout=10)
-        assert time.monotonic() - began < 1
-        for process in Path("/proc").glob("[0-9]*"):  # tidy up after ourselves
-            try:
-                if (
-                    str(tmp_path).encode() in (process / "environ").read_bytes()
-                    or "T (stopped)" in (process / "status").read_text()
-                ):
-                    os.kill(int(process.name), signal.SIGKILL)
-            except OSError:
-                continue
+        pool.wait(timeout=60)
+        assert len(list(filter(is_stopped, at_work))) == 2, "it waited for them"  # it kills those that it waits for
+        for worker in at_work:
+            os.kill(worker, signal.SIGKILL)
     assert pool.returncode == 130
 
 
