@@ -88,13 +88,17 @@ def plot(
     runs: Path,
     storage: str | None,
 ) -> None:
-    """Draw STUDY's report, one HTML file with all figures. Of several studies: a comparison, with the work on all parts
-    of each."""
+    """Draw STUDY's report, one HTML file with all figures.
+
+    Of several studies: a comparison, with the work on all parts of each. Work is processor time, so it is fair where
+    a machine was shared. Every study is held against the last one named.
+    """
     from pruner.files import write_whole
     from search.images import write_images
     from search.parts import read_parts
     from search.plots import studies_figure
     from search.progress import Terminal
+    from search.race import standings
     from search.relay import begun
     from search.report import comparison_report, write_report
     from search.results import records
@@ -117,6 +121,8 @@ def plot(
         figures = {"studies": studies_figure(found)}
         write_whole(out, comparison_report(found).encode())
         rows = race_table(found)
+        for sentence in standings(found):
+            click.echo(sentence)
     if table:
         write_whole(table, rows.encode())
         click.echo(f"Table:   {table}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pruner.errors import InputError
 from pruner.files import read_json, write_json
 from pruner.recipe import Recipe
+from search.work import Work
 
 if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does without
     from torch import nn
@@ -212,7 +213,7 @@ class TrialFolder:
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The last epoch's: `state` (for `search.rounds.Training`), `history` (a dict for every epoch so far), and
-        `before` (`accuracy` before training and the `seconds` that took to find, or None)."""
+        `before` (None, or `accuracy` before training, the `seconds` it took to find, the `core_seconds` until then)."""
         from pruner.checkpoint import load_state
 
         kept = load_state(self.path / "checkpoint.pt")
@@ -220,10 +221,12 @@ class TrialFolder:
             kept = {"before": None, **kept, "state": {"training": kept["training"], "round": 0}}
         return kept
 
-    def spent(self) -> float:
-        """Seconds that the epochs on disk took."""
-        kept = self.checkpoint()
-        return sum(row["seconds"] for row in kept["history"]) if kept else 0.0
+    def spent(self) -> Work:
+        """What the trial took, if it is finished; if not, what its epochs on disk did."""
+        if result := self.result():
+            return Work(result["seconds"]["total"], result["seconds"].get("cores", result["seconds"]["total"]))
+        history = (self.checkpoint() or {"history": []})["history"]
+        return sum((Work(row["seconds"], row.get("core_seconds", row["seconds"])) for row in history), Work())
 
     def keep_checkpoint(
         self, state: dict[str, Any], history: list[dict[str, float]], before: dict[str, float] | None
@@ -245,6 +248,8 @@ class TrialFolder:
         from pruner.measure import Measurement
 
         data = self._read_json("measurement.json")
+        if data and isinstance(data.get("before"), float):  # of a version that counted no work
+            data["before"] = {"accuracy": data["before"]}
         try:
             return {"before": None, **data, "measurement": Measurement(**data["measurement"])} if data else None
         except (KeyError, TypeError):
@@ -255,12 +260,12 @@ class TrialFolder:
         measurement: Measurement,
         seconds: dict[str, float],
         history: list[dict[str, float]],
-        before: float | None,
+        before: dict[str, float] | None,
     ) -> None:
         """The last file of a trial to be written: once it is there, the trial is finished.
 
-        `seconds`: `total` over all runs of the trial, of which `training` and `evaluation`. `history`: a dict for
-        every epoch. `before`: accuracy on the watched images before training.
+        `seconds`: `total` over all runs of the trial, of which `training` and `evaluation`, and `cores`, the total of
+        all cores together. `history`: a dict for every epoch. `before`: as in `checkpoint`.
         """
         value = {"measurement": asdict(measurement), "seconds": seconds, "history": history, "before": before}
         self._keep_json("measurement.json", value)
@@ -274,5 +279,5 @@ class TrialFolder:
             self.keep_latency(latency)
         result = twin.result()
         assert result is not None  # a twin is a finished trial
-        nothing = {"total": 0.0, "training": 0.0, "evaluation": 0.0}
+        nothing = {"total": 0.0, "cores": 0.0, "training": 0.0, "evaluation": 0.0}
         self.keep_result(result["measurement"], nothing, result["history"], result["before"])

@@ -67,7 +67,7 @@ class _Silent:
     def images(self, count: int) -> None:
         pass
 
-    def learned(self, before: float | None, curve: Sequence[float]) -> None:
+    def learned(self, before: float | None, curve: Sequence[float], work: Sequence[float]) -> None:
         pass
 
     def epoch(self, number: int, mflops: float, holdout: float | None) -> None:

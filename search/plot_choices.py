@@ -52,30 +52,29 @@ def _first(name: str) -> str:
 
 
 def variants_figure(found: Sequence[Record]) -> go.Figure:
-    """Accuracy against the time a trial took, from the cut to the last epoch: a line for each variant (and for each
-    value of what else was sampled)."""
+    """Accuracy against the work on a trial, from the cut to the last epoch: a line for each variant (and for each value
+    of what else was sampled)."""
     figure = go.Figure()
-    done = [r for r in finished(found) if r.curve]
+    done = [r for r in finished(found) if r.work]
     variants = list(dict.fromkeys(r.sampled["variant"] for r in done))
     others = list(dict.fromkeys(_others(r) for r in done))
     for r in done:
         color, symbol = _style(variants.index(r.sampled["variant"]))
         values = ([] if r.accuracy_before is None else [r.accuracy_before]) + list(r.curve)
-        first = len(r.curve) + 1 - len(values)
         figure.add_trace(
             go.Scatter(
-                x=[r.seconds / 60 * (first + i) / len(r.curve) for i in range(len(values))],
+                x=[seconds / 60 for seconds in r.work],
                 y=[percent(value) for value in values],
                 mode="lines+markers",
                 line={"color": color, "dash": DASHES[others.index(_others(r)) % len(DASHES)]},
                 marker={"symbol": symbol},
                 name=", ".join(part for part in (r.sampled["variant"], _others(r)) if part),
                 customdata=[hover(r)] * len(values),
-                hovertemplate="%{x:.1f} min: %{y:.2f} %<br>%{customdata}<extra></extra>",
+                hovertemplate="%{x:.1f} core-minutes: %{y:.2f} %<br>%{customdata}<extra></extra>",
             )
         )
     return styled(
-        figure, "Accuracy against time", "work on the trial (minutes)", "watched holdout accuracy (%)", height=620
+        figure, "Accuracy against work", "work on the trial (core-minutes)", "watched holdout accuracy (%)", height=620
     )
 
 

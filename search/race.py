@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from search.results import Record, finished
@@ -35,3 +35,34 @@ def race(found: Sequence[Record]) -> list[Mark]:
                 foreseen = r.score if foreseen is None else max(foreseen, r.score)
         marks.append(Mark(seconds / 3600, foreseen, reached))
     return marks
+
+
+def work_to(score: float, marks: Sequence[Mark]) -> float | None:
+    """Core-hours until a network of at least that score was reached; None if none was."""
+    return next((mark.core_hours for mark in marks if mark.reached is not None and mark.reached >= score), None)
+
+
+def standings(studies: Mapping[str, Sequence[Record]]) -> list[str]:
+    """A sentence for every study: what it reached, and its work to reach what the last of them ended with, against that
+    study's."""
+    races = {name: race(found) for name, found in studies.items()}
+    last = list(studies)[-1]
+    goal = races[last][-1].reached if races[last] else None
+    return [_standing(name, marks, last, goal, races[last]) for name, marks in races.items()]
+
+
+def _standing(name: str, marks: Sequence[Mark], last: str, goal: float | None, reference: Sequence[Mark]) -> str:
+    if not marks:
+        return f"{name}: no work yet."
+    end = marks[-1]
+    scores = [
+        f"{kind} {score:.2f}" for kind, score in (("foreseen", end.foreseen), ("reached", end.reached))
+        if score is not None
+    ]  # fmt: skip
+    text = f"{name}: {', '.join(scores) or 'no network'} in {end.core_hours:.2f} core-hours"
+    if name == last or goal is None:
+        return f"{text}."
+    mine, theirs = work_to(goal, marks), work_to(goal, reference)
+    if mine is None or theirs is None:
+        return f"{text}; it did not reach the {goal:.2f} of {last}."
+    return f"{text}; the {goal:.2f} of {last} after {mine:.2f}, {theirs / mine:.1f} times as fast as its {theirs:.2f}."

@@ -13,6 +13,7 @@ from optuna.study import Study
 from pruner.files import write_whole
 from search import plots
 from search.plot_style import short
+from search.race import standings
 from search.results import Dense, Record, best, headline, importances, records
 from search.storage import dense_of
 from search.study_file import StudySpec
@@ -77,8 +78,7 @@ def study_report(spec: StudySpec, found: Sequence[Record], figures: Figures) -> 
 
 def comparison_report(studies: Mapping[str, Sequence[Record]]) -> str:
     """Several studies as a page."""
-    sentences = [f"{name}: {headline(found)}" for name, found in studies.items()]
-    return page("Studies compared", sentences, {"studies": plots.studies_figure(studies)})
+    return page("Studies compared", standings(studies), {"studies": plots.studies_figure(studies)})
 
 
 def page(title: str, sentences: Sequence[str], figures: Figures, table: str = "") -> str:

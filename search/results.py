@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.score import BYTES_PER_PARAM
 from search.stopping import ENDED_EARLY
 
-CURVE, WIDTHS = "prune_search:curve", "prune_search:widths"
+CURVE, WORK, WIDTHS = "prune_search:curve", "prune_search:work", "prune_search:widths"
 """Names of a trial's attributes that only this program reads."""
 STATES = ("done", "stopped", "skipped", "failed", "running", "waiting")
 
@@ -36,6 +36,8 @@ class Record:
     """After the cut, before retraining, on the first images of the holdout (`watch_images` of the study file)."""
     curve: tuple[float, ...]
     """Accuracy on those images after each epoch so far."""
+    work: tuple[float, ...]
+    """Core-seconds until it was looked at before training, and after each epoch of `curve`."""
     predicted: float | None = None
     """The accuracy it is thought to reach when trained through, in a study with a forecast."""
     predicted_std: float | None = None
@@ -55,19 +57,14 @@ class Record:
     """Group of channels -> how many stay; empty before the trial is planned."""
     seconds: float
     """Of work on it, over all its runs."""
-    threads: int = 1
-    """That this took."""
+    core_seconds: float
+    """The same of all cores together (`search.work.Work`)."""
     feasible: bool
     """Does it keep to the study's limits?"""
     same_as: int | None
     """The trial whose network this one shares, because the plan and the training are equal."""
     reason: str
     """Why it was stopped or skipped, or has failed."""
-
-    @property
-    def core_seconds(self) -> float:
-        """Work on it, on all cores."""
-        return self.seconds * self.threads
 
     @property
     def expected(self) -> float | None:
@@ -87,6 +84,7 @@ def record(trial: FrozenTrial) -> Record:
         accuracy=attrs.get("accuracy"),
         accuracy_before=attrs.get("accuracy_before"),
         curve=tuple(trial.system_attrs.get(CURVE, ())),
+        work=tuple(trial.system_attrs.get(WORK, ())),
         predicted=attrs.get("predicted"),
         predicted_std=attrs.get("predicted_std"),
         score=attrs.get("score"),
@@ -97,7 +95,7 @@ def record(trial: FrozenTrial) -> Record:
         latency_ms=attrs.get("latency_ms"),
         widths=trial.system_attrs.get(WIDTHS, {}),
         seconds=attrs.get("seconds", 0.0),
-        threads=attrs.get("threads", 1),
+        core_seconds=attrs.get("core_seconds", attrs.get("seconds", 0.0) * attrs.get("threads", 1)),
         feasible=all(value <= 0 for value in trial.constraints.values()),
         same_as=attrs.get("same_as"),
         reason=attrs.get("reason", ""),

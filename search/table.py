@@ -10,7 +10,7 @@ from search.race import race
 from search.results import Record
 
 _COLUMNS = ("number", "state", "mflops", "params", "accuracy_before", "accuracy", "predicted", "predicted_std", "score",
-            "nonzero_bytes", "latency_ms", "seconds", "reason")  # fmt: skip
+            "nonzero_bytes", "latency_ms", "seconds", "core_seconds", "reason")  # fmt: skip
 
 
 def trials_table(found: Sequence[Record]) -> str:

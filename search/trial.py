@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from pruner.channels import ChannelPlan, apply_plan, make_plan
@@ -18,6 +18,7 @@ from search.folder import TrialFolder
 from search.interrupt import deferred
 from search.progress import Bar
 from search.rounds import Training
+from search.work import Work
 
 
 class Watch(Protocol):
@@ -36,8 +37,9 @@ class Watch(Protocol):
     def images(self, count: int) -> None:
         """Called after every `count` images that were trained on or classified."""
 
-    def learned(self, before: float | None, curve: Sequence[float]) -> None:
-        """Called with the accuracies so far on the watched holdout images: before training, after each epoch."""
+    def learned(self, before: float | None, curve: Sequence[float], work: Sequence[float]) -> None:
+        """Called with the accuracies so far on the watched holdout images: before training, after each epoch; and with
+        the core-seconds of work on the trial until each of these."""
 
     def epoch(self, number: int, mflops: float, holdout: float | None) -> None:
         """Called after each epoch, when it is on disk, with the accuracy on the watched holdout images, if any."""
@@ -48,20 +50,20 @@ class Outcome:
     """A finished trial."""
 
     measurement: Measurement
-    seconds: float
-    """Over all runs of the trial; 0 if an equal trial's results were taken over."""
+    work: Work
+    """Over all runs of the trial; none if an equal trial's results were taken over."""
     latency: Latency
 
 
 def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -> Outcome:
     """Carry out a recipe in a folder, as far as that is not done yet."""
-    began = time.perf_counter()
+    began = Work.now()
     parent = bench.parent(recipe.parent)
     folder.begin(recipe, parent.key)
     plan = folder.plan()
     if plan is None:
         scores, curves = bench.rankings(recipe.prune, parent)
-        began = time.perf_counter()  # ranking channels serves the whole study, not this trial alone
+        began = Work.now()  # ranking channels serves the whole study, not this trial alone
         plan = folder.keep_plan(make_plan(parent.model, recipe.prune, scores, curves))
         folder.log(f"planned: {plan.mflops:.3f} MFLOPs, {plan.params} parameters")
     twin = watch.planned(plan, fingerprint(plan, recipe, parent.key))
@@ -70,12 +72,12 @@ def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -
     if result := folder.result():
         timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(parent.model, plan), bench.spec))
         watch.timed(timed)
-        watch.learned(result["before"], _curve(result["history"]))
+        _learned(watch, result["before"], result["history"])
     else:
         timed = _train_and_measure(plan, recipe, bench, folder, watch, began)
         result = folder.result()
         assert result is not None
-    return Outcome(result["measurement"], result["seconds"]["total"], timed)
+    return Outcome(result["measurement"], folder.spent(), timed)
 
 
 def fingerprint(plan: ChannelPlan, recipe: Recipe, parent: str) -> str:
@@ -88,7 +90,7 @@ def fingerprint(plan: ChannelPlan, recipe: Recipe, parent: str) -> str:
 
 
 def _train_and_measure(
-    plan: ChannelPlan, recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch, began: float
+    plan: ChannelPlan, recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch, began: Work
 ) -> Latency:
     data, spec = bench.data, bench.spec
     cut = apply_plan(bench.parent(recipe.parent).model, plan)
@@ -117,34 +119,37 @@ def _train_and_measure(
 
         if before is None and len(watched):
             bar.say(f"{watch.title}, before training")
-            looking = time.perf_counter()
-            before = {"accuracy": look(), "seconds": time.perf_counter() - looking}
-        watch.learned(before["accuracy"] if before else None, _curve(history))
+            looking = Work.now()
+            before = {"accuracy": look(), "seconds": (Work.now() - looking).seconds}
+            before["core_seconds"] = (Work.now() - began).core_seconds
+        _learned(watch, before, history)
         _say(bar, watch.title, len(history), len(images))
         mark = began
         for epoch, state in training.epochs(on_images):
-            trained = time.perf_counter()
+            trained = Work.now()
             row = {"epoch": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy}
             if len(watched):
                 row["holdout"] = look()
-            now = time.perf_counter()
-            row |= {"seconds": now - mark, "training": epoch.seconds, "evaluation": now - trained}
+            now = Work.now()
+            row |= asdict(now - mark) | {"training": epoch.seconds, "evaluation": (now - trained).seconds}
             mark = now
             history.append(row)
             with deferred():
                 folder.keep_checkpoint(state, history, before)
             folder.log(", ".join(f"{key} {value:.4g}" for key, value in row.items()))
             _say(bar, watch.title, epoch.number, len(images))
-            watch.learned(before["accuracy"] if before else None, _curve(history))
+            _learned(watch, before, history)
             _tell(watch, plan, row)
-        measuring = time.perf_counter()
+        measuring = Work.now()
         measurement = measure(training.model, held, resolution=spec.data.resolution, on_images=on_images)
-        measured = time.perf_counter()
+        measured = Work.now()
     folder.keep_model(training.model)
+    work = folder.spent() + Work.now() - mark
     spent = {
-        "total": sum(row["seconds"] for row in history) + time.perf_counter() - mark,
+        "total": work.seconds,
+        "cores": work.core_seconds,
         "training": sum(row["training"] for row in history),
-        "evaluation": sum(row["evaluation"] for row in history) + measured - measuring,
+        "evaluation": sum(row["evaluation"] for row in history) + (measured - measuring).seconds,
     }
     if before:
         spent["evaluation"] += before["seconds"]
@@ -153,13 +158,17 @@ def _train_and_measure(
         measurement,
         {key: round(value, 3) for key, value in spent.items()},
         history,
-        before["accuracy"] if before else None,
+        before,
     )
     return timed
 
 
-def _curve(history: Sequence[Mapping[str, float]]) -> list[float]:
-    return [row["holdout"] for row in history if "holdout" in row]
+def _learned(watch: Watch, before: Mapping[str, float] | None, history: Sequence[Mapping[str, float]]) -> None:
+    curve = [row["holdout"] for row in history if "holdout" in row]
+    work = list(accumulate(row.get("core_seconds", row["seconds"]) for row in history)) if curve else []
+    if before:
+        work.insert(0, before.get("core_seconds", 0.0))
+    watch.learned(before["accuracy"] if before else None, curve, work)
 
 
 def _tell(watch: Watch, plan: ChannelPlan, row: dict[str, float]) -> None:

@@ -17,7 +17,7 @@ from search.bench import Bench
 from search.claims import Claims
 from search.folder import TrialFolder
 from search.heart import Heart, Lost
-from search.results import CURVE, WIDTHS, record
+from search.results import CURVE, WIDTHS, WORK, record
 from search.stopping import stop_if_hopeless
 from search.storage import Store
 
@@ -60,10 +60,11 @@ class TrialWatch:
         interrupt.check()
         self.heart.check()
 
-    def learned(self, before: float | None, curve: Sequence[float]) -> None:
+    def learned(self, before: float | None, curve: Sequence[float], work: Sequence[float]) -> None:
         def attempt() -> None:
             self.trial.set_user_attr("accuracy_before", before)
             self._keep(CURVE, list(curve))
+            self._keep(WORK, [round(seconds, 3) for seconds in work])
 
         self.patiently(attempt)
 

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ from search.stopping import ENDED_EARLY, Stopped
 from search.storage import Store
 from search.trial import Outcome, run_trial
 from search.watch import Skipped, TrialWatch, constrain
+from search.work import Work
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ class _Worker:
         except (Stopped, Skipped) as ended:
             folder.log(str(ended))
             why = {"skipped": isinstance(ended, Skipped), "reason": str(ended)}
-            self._tell(trial, ENDED_EARLY, why | _spent(folder))
+            self._tell(trial, ENDED_EARLY, why | _rounded(folder.spent()))
         except UpdateFinishedTrialError:  # by the worker that has it now
             raise Lost from None
         except (InputError, OSError, SQLAlchemyError):
@@ -142,7 +143,7 @@ class _Worker:
         except (Diverged, RuntimeError, ValueError, AssertionError) as error:
             folder.log(traceback.format_exc())
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self._tell(trial, TrialState.FAIL, {"reason": reason} | _spent(folder))
+            self._tell(trial, TrialState.FAIL, {"reason": reason} | _rounded(folder.spent()))
         else:
             self._finish(trial, outcome)
 
@@ -159,7 +160,7 @@ class _Worker:
             "score": score,
             "size_bytes": measured.size_bytes,
             "nonzero_bytes": nonzero,
-            "seconds": outcome.seconds,
+            **_rounded(outcome.work),
             "worker": self.dispatch.worker,
             "threads": torch.get_num_threads(),
             **foreseen,
@@ -218,6 +219,5 @@ def _ended(found: Sequence[Record]) -> int:
     return sum(r.state not in ("running", "waiting") for r in found)
 
 
-def _spent(folder: TrialFolder) -> dict[str, float]:
-    """The work on a trial that has not come to its end."""
-    return {"seconds": round(folder.spent(), 3), "threads": torch.get_num_threads()}
+def _rounded(work: Work) -> dict[str, float]:
+    return {name: round(amount, 3) for name, amount in asdict(work).items()}

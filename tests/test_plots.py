@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,12 +16,13 @@ from hypothesis import strategies as st
 from pruner.count import layers
 from search import plots
 from search.plots import history_figure, importances_figure, pareto_figure
-from search.race import race
+from search.race import race, standings
 from search.report import comparison_report, network_figures, study_figures, study_report
 from search.results import Dense, Record, best, headline, pareto, summary
 from search.score import ScoreRule
 from search.study_file import StudySpec
 from search.table import race_table, trials_table
+from search.work import Work
 
 RULE = ScoreRule()
 DENSE_WIDTHS = {
@@ -45,6 +49,7 @@ def made(number: int, mflops: float, accuracy: float, *, state: str = "done", fe
         accuracy=accuracy if done else None,
         accuracy_before=0.2,
         curve=(0.4, accuracy),
+        work=(0.5, 1.0, 2.0),
         latency_ms=3.0,
         widths=HALF,
         score=RULE(mflops, accuracy) if done else None,
@@ -53,6 +58,7 @@ def made(number: int, mflops: float, accuracy: float, *, state: str = "done", fe
         mflops_removed=0.5,
         params_removed=0.6,
         seconds=2.0,
+        core_seconds=2.0,
         feasible=feasible,
         same_as=None,
         reason="" if done else "asha after epoch 1 of 3",
@@ -167,7 +173,7 @@ def test_kept_widths_learning_curves_and_what_retraining_brings_back() -> None:
 
 
 def test_a_race_counts_all_work_and_tells_what_was_foreseen_from_what_was_reached() -> None:
-    looks = [replace(r, predicted=0.9, predicted_std=0.01, threads=2) for r in FOUND[:2]]
+    looks = [replace(r, predicted=0.9, predicted_std=0.01, core_seconds=4.0) for r in FOUND[:2]]
     over = made(6, 10, 0.99, feasible=False)
     marks = race([*looks, FOUND[3], replace(FOUND[0], seconds=0.0), over, FOUND[2]])
     assert [mark.core_hours * 3600 for mark in marks] == pytest.approx([4, 8, 10, 12, 14])
@@ -175,6 +181,38 @@ def test_a_race_counts_all_work_and_tells_what_was_foreseen_from_what_was_reache
     assert [mark.foreseen for mark in marks] == [*foreseen, foreseen[1], foreseen[1], foreseen[1]]
     assert [mark.reached for mark in marks] == [None, None, None, None, FOUND[2].score]
     assert len(plots.studies_figure({"a": looks, "b": [*looks, FOUND[2]]}).data) == 2 + 1 + 2
+
+
+def test_work_is_of_processors_and_waiting_is_none() -> None:
+    began = Work.now()
+    time.sleep(0.5)
+    waited = Work.now() - began
+    assert waited.core_seconds < waited.seconds / 2
+    assert waited.seconds >= 0.5
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
+    assert (Work.now() - began).core_seconds >= 0.4
+
+
+def test_variants_are_drawn_against_work() -> None:
+    done = [replace(r, sampled={"variant": "whole" if i else "no logits"}) for i, r in enumerate(FOUND[:2])]
+    first, second = plots.variants_figure(done).data
+    assert (first.name, second.name) == ("no logits", "whole")
+    assert list(first.x) == [0.5 / 60, 1 / 60, 2 / 60]
+    assert list(second.y) == [20, 40, 100 * (FOUND[1].accuracy or 0)]
+
+
+def test_studies_are_held_against_the_last_one_named() -> None:
+    goal, better, worse = (
+        replace(made(0, mflops, accuracy), core_seconds=3600) for mflops, accuracy in ((30, 0.9), (26, 0.91), (60, 0.9))
+    )
+    told = standings({"quick": [worse, better], "slow": [worse], "plain": [worse, worse, worse, goal]})
+    assert told == [
+        f"quick: reached {better.score:.2f} in 2.00 core-hours; the {goal.score:.2f} of plain after 2.00, "
+        "2.0 times as fast as its 4.00.",
+        f"slow: reached {worse.score:.2f} in 1.00 core-hours; it did not reach the {goal.score:.2f} of plain.",
+        f"plain: reached {goal.score:.2f} in 4.00 core-hours.",
+    ]
+    assert standings({"a": [], "b": []}) == ["a: no work yet.", "b: no work yet."]
 
 
 def test_tables_say_what_the_records_say() -> None:
@@ -192,4 +230,4 @@ def test_studies_are_told_apart_by_more_than_colour() -> None:
     fronts = figure.data[::2]
     assert len({(t.line.dash, t.marker.symbol) for t in fronts}) == 2
     page = comparison_report({"a": FOUND, "<b>": FOUND[:2]})
-    assert "&lt;b&gt;: Trials" in page
+    assert "&lt;b&gt;: reached" in page

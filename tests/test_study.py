@@ -33,6 +33,9 @@ def test_a_study_ends_with_trials_a_report_and_a_graded_network(
     assert state["best"] == printed["best"]
     assert {"number", "score", "mflops", "accuracy"} <= state["best"].keys()
     assert state["seconds"] > 0
+    for record in state["records"]:  # before training, and after each of two epochs
+        assert record["work"] == sorted(record["work"])
+        assert 0 < record["work"][0] < record["work"][2] <= record["core_seconds"]
     best = max(state["records"], key=lambda r: r["score"])
     assert best["number"] == state["best"]["number"]
     assert printed["test"]["mflops"] == pytest.approx(best["mflops"], abs=1e-6)
@@ -64,7 +67,7 @@ def test_every_trial_keeps_its_recipe_plan_and_network(finished: tuple[Path, Pat
         assert [row["epoch"] for row in history] == [1, 2]
 
 
-def test_overhead_beside_training_and_evaluation_is_under_two_seconds(
+def test_a_trial_is_training_and_evaluation_and_little_else(
     finished: tuple[Path, Path, dict[str, Any]],
 ) -> None:
     _, runs, _ = finished
@@ -73,7 +76,7 @@ def test_overhead_beside_training_and_evaluation_is_under_two_seconds(
         seconds = json.loads(path.read_text())["seconds"]
         overheads.append(seconds["total"] - seconds["training"] - seconds["evaluation"])
     assert min(overheads) >= 0
-    assert statistics.median_low(overheads) < 2  # of four, so that one which the machine held up does not count
+    assert statistics.median_low(overheads) < 10  # far above what it is, for machines that are held up
 
 
 def test_running_a_finished_study_again_changes_nothing(
