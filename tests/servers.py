@@ -59,6 +59,6 @@ class Postgres:
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
             [self._programs / program, *arguments], cwd=self.folder, user=self._user,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=120,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -88,7 +88,7 @@ def test_machines_that_share_a_database_and_a_bucket_share_a_study(
     shared = ("--storage", postgres.url("bucket"), "--artifacts", bucket, "--threads", 1)
     one, other = tmp_path / "one", tmp_path / "other"  # two folders stand for two machines
     with running("worker", study, *shared, "--runs", one, "--grace", 2) as worker:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not list(one.glob("tiny/trials/0001/checkpoint.pt")):
             assert worker.poll() is None, worker.communicate()
             assert time.monotonic() < deadline

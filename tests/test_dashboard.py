@@ -32,11 +32,11 @@ def dashboard(*arguments: object, **environment: str) -> Iterator[str]:
         try:
             yield _address(process)
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=15) == 0
+            assert process.wait(timeout=120) == 0
         finally:
             if process.poll() is None:
                 process.terminate()
-                process.wait(timeout=15)
+                process.wait(timeout=120)
 
 
 def _address(process: subprocess.Popen[str]) -> str:
@@ -62,7 +62,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(180_000)
     yield page
     page.close()
 
@@ -77,13 +77,13 @@ def parts(address: str) -> tuple[str, str]:
 def ask(address: str, method: str = "GET", data: bytes | None = None, **headers: str) -> tuple[int, bytes]:
     request = urllib.request.Request(address, data=data, method=method, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to pass"
@@ -194,7 +194,7 @@ def test_serve_runs_the_study_and_ends_with_it(invoke: Invoke, finished: Finishe
 
         wait_for(noted)  # while it runs
         assert process.poll() is None
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     assert "Network:" in stdout
     assert status(invoke, study, tmp_path)["best"]["score"] == printed["best"]["score"]
