@@ -63,6 +63,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.set_default_timeout(180_000)
+    expect.set_options(timeout=60_000)
     yield page
     page.close()
 
