@@ -25,6 +25,10 @@ from pruner.masks import MaskKeeper, apply_masks
 from pruner.seeds import mix
 from pruner.tune import Tune
 
+_MOVED_IMAGES = 2048
+"""To find BatchNorm's statistics from at a resolution that the network was not trained at. They differ between
+resolutions: without this a network trained at 128 px has forgotten 224 px."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
@@ -37,6 +41,8 @@ class Epoch:
     accuracy: float
     """On the same."""
     images: int
+    resolution: int
+    """Pixels a side that they were resized to."""
     seconds: float
     state: dict[str, Any]
     """What `fine_tune` needs to go on from here; holds live tensors, so save or copy it before the next epoch."""
@@ -50,14 +56,17 @@ def fine_tune(
     mirrors: bool,
     keeper: MaskKeeper | None = None,
     teacher: Teacher | None = None,
+    in_use: int | None = None,
     resume: dict[str, Any] | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` in place, as `tune` says, phase by phase; yields after every epoch.
 
     `mirrors`: may images be flipped? `keeper`: keeps masked weights zero. `teacher`: for a `tune` with a temperature.
-    `resume`: an earlier report's `state`, to go on after its epoch. Once the last epoch's report is taken and another
-    is asked for, averaged weights and new statistics of BatchNorm are put in, where `tune` asks for them.
+    `in_use`: pixels a side of the images that the network is for; None: as in the last phase. `resume`: an earlier
+    report's `state`, to go on after its epoch. Once the last epoch's report is taken and another is asked for, averaged
+    weights are put in, where `tune` asks for them, and new statistics of BatchNorm, found at `in_use`, where it asks
+    for them or has trained at another resolution.
     `on_images(n)` is told of every n images done. Raises Diverged when the loss is no longer a number.
     """
     if tune.temperature and teacher is None:
@@ -85,7 +94,7 @@ def fine_tune(
             epoch += 1
             first_step += steps
     if tune.total_epochs:
-        step.finish(split)
+        step.finish(split, in_use or tune.parts[-1].resolution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,7 @@ class _Course:
             loss=mean_loss,
             accuracy=right.item() / seen,
             images=seen,
+            resolution=part.resolution,
             seconds=time.perf_counter() - began,
             state={"epoch": epoch + 1, **self.step.state()},
         )
@@ -194,17 +204,15 @@ class Step:
             return hard
         return distillation_loss(outputs, wanted, self._tune.temperature) + self._tune.hard_labels * hard
 
-    def finish(self, split: Split) -> None:
-        """Make the network what is kept of the training."""
+    def finish(self, split: Split, in_use: int) -> None:
+        """Make the network what is kept of the training, for images of that many pixels a side."""
         if self._average:
             self._average.put_in()
             if self._keeper:  # the average remembers weights that became zero on the way
                 apply_masks(self.model, self._keeper.masks)
-        if self._tune.reestimate:
-            resolution = self._tune.parts[-1].resolution
-            reestimate_norms(
-                self.model, split, count=self._tune.reestimate, resolution=resolution, seed=self._tune.seed
-            )
+        moved = in_use != self._tune.parts[-1].resolution
+        if count := self._tune.reestimate or moved * _MOVED_IMAGES:
+            reestimate_norms(self.model, split, count=count, resolution=in_use, seed=self._tune.seed)
 
     def state(self) -> dict[str, Any]:
         return {

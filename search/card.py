@@ -107,7 +107,11 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             *_table(("group", "kept", "of"), widths),
             "## Recipe",
             "",
-            *_table(("sampled", "value"), sampled),
+            *(
+                _table(("sampled", "value"), sampled)
+                if sampled
+                else ["Nothing was sampled: the study file says it.", ""]
+            ),
             "All of it is in the JSON beside this file. This gives it again:",
             "",
             f"    {card['command']}",

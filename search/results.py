@@ -35,7 +35,7 @@ class Record:
     accuracy_before: float | None
     """After the cut, before retraining, on the first images of the holdout (`watch_images` of the study file)."""
     curve: tuple[float, ...]
-    """Accuracy on those images after each epoch so far."""
+    """Accuracy on those images after each epoch so far, at the resolution that it trained at."""
     work: tuple[float, ...]
     """Core-seconds until it was looked at before training, and after each epoch of `curve`."""
     predicted: float | None = None

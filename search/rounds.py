@@ -77,7 +77,7 @@ class Training:
             tune = with_executions(self.model, one.tune, data, self._bench.folder, self._bench.progress)
             reports = fine_tune(
                 self.model, data.train, tune, mirrors=data.mirrors, keeper=self._keeper, teacher=teacher,
-                resume=self._state, on_images=on_images,
+                in_use=self._bench.spec.data.resolution, resume=self._state, on_images=on_images,
             )  # fmt: skip
             for epoch in reports:
                 yield replace(epoch, number=before + epoch.number), {"training": epoch.state, "round": self._at}

@@ -38,8 +38,8 @@ class Watch(Protocol):
         """Called after every `count` images that were trained on or classified."""
 
     def learned(self, before: float | None, curve: Sequence[float], work: Sequence[float]) -> None:
-        """Called with the accuracies so far on the watched holdout images: before training, after each epoch; and with
-        the core-seconds of work on the trial until each of these."""
+        """Called with the accuracies so far on the watched holdout images: before training; after each epoch, at the
+        resolution it trained at; and with the core-seconds of work on the trial until each of these."""
 
     def epoch(self, number: int, mflops: float, holdout: float | None) -> None:
         """Called after each epoch, when it is on disk, with the accuracy on the watched holdout images, if any."""
@@ -113,14 +113,14 @@ def _train_and_measure(
             bar.advance(count)
             watch.images(count)
 
-        def look() -> float:
-            right = evaluate(training.model, watched, resolution=spec.data.resolution, on_images=on_images)
+        def look(resolution: int) -> float:
+            right = evaluate(training.model, watched, resolution=resolution, on_images=on_images)
             return accuracy(right)
 
         if before is None and len(watched):
             bar.say(f"{watch.title}, before training")
             looking = Work.now()
-            before = {"accuracy": look(), "seconds": (Work.now() - looking).seconds}
+            before = {"accuracy": look(spec.data.resolution), "seconds": (Work.now() - looking).seconds}
             before["core_seconds"] = (Work.now() - began).core_seconds
         _learned(watch, before, history)
         _say(bar, watch.title, len(history), len(images))
@@ -129,7 +129,7 @@ def _train_and_measure(
             trained = Work.now()
             row = {"epoch": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy}
             if len(watched):
-                row["holdout"] = look()
+                row["holdout"] = look(epoch.resolution)
             now = Work.now()
             row |= asdict(now - mark) | {"training": epoch.seconds, "evaluation": (now - trained).seconds}
             mark = now

@@ -99,6 +99,20 @@ def test_an_average_by_hand() -> None:
     assert torch.allclose(layer.weight, by_hand)
 
 
+@pytest.mark.parametrize("reestimate", [0, 64])
+def test_a_network_trained_at_another_resolution_ends_with_the_statistics_of_its_own(
+    reestimate: int, dense: MobileNetV2, data: Dataset
+) -> None:
+    tune = Tune(**{**SHORT, "resolution": 48, "learning_rate": 0.01, "reestimate": reestimate})
+    model = copy.deepcopy(dense)
+    epochs = list(fine_tune(model, data.train, tune, mirrors=False, in_use=32))
+    assert {epoch.resolution for epoch in epochs} == {48}
+    again = copy.deepcopy(model)
+    reestimate_norms(again, data.train, count=reestimate or 2048, resolution=32, seed=tune.seed)
+    for mine, theirs in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_batchnorm_is_reestimated_from_the_images(dense: MobileNetV2, data: Dataset) -> None:
     model, seen = copy.deepcopy(dense), []
     norm = model.get_submodule("features.0.1")
