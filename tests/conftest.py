@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +100,15 @@ def children(pid: int) -> list[int]:
 def workers(pool: int) -> list[int]:
     """A pool's workers are children of the server that it forks them from."""
     return [worker for child in children(pool) for worker in children(child)]
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Until it holds, while the process, if one is given, is at work; five minutes is too long on any machine."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it never came to pass"
+        time.sleep(0.02)
 
 
 def status(invoke: Invoke, study: Path, runs: Path) -> dict[str, Any]:

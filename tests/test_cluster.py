@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Command, Invoke, figures, running, status
+from conftest import Command, Invoke, figures, running, status, wait_for
 from servers import Postgres
 
 from pruner.loading import load_network
@@ -42,11 +41,7 @@ def test_a_study_on_ray_finishes_though_a_worker_is_killed(
         "run", study, *where, "--artifacts", tmp_path / "store", "--on", "ray", "--workers", 2, "--json",
         RAY_ADDRESS="", RAY_USAGE_STATS_ENABLED="0",
     ) as process:  # fmt: skip
-        deadline = time.monotonic() + 240
-        while not list(tmp_path.glob("r/tiny/trials/000[1-5]/checkpoint.pt")) or not ray_workers():
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: list(tmp_path.glob("r/tiny/trials/000[1-5]/checkpoint.pt")) and ray_workers(), process)
         os.kill(ray_workers()[0], signal.SIGKILL)
         stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
@@ -88,11 +83,7 @@ def test_machines_that_share_a_database_and_a_bucket_share_a_study(
     shared = ("--storage", postgres.url("bucket"), "--artifacts", bucket, "--threads", 1)
     one, other = tmp_path / "one", tmp_path / "other"  # two folders stand for two machines
     with running("worker", study, *shared, "--runs", one, "--grace", 2) as worker:
-        deadline = time.monotonic() + 300
-        while not list(one.glob("tiny/trials/0001/checkpoint.pt")):
-            assert worker.poll() is None, worker.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda: list(one.glob("tiny/trials/0001/checkpoint.pt")), worker)
         worker.kill()
     printed = json.loads(invoke("run", study, *shared, "--runs", other, "--workers", 1, "--grace", 2, "--json"))
     assert printed["trials"]["done"] == 3

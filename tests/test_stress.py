@@ -61,7 +61,7 @@ def test_many_trials_survive_four_workers_that_are_killed(
         began = time.monotonic()
         while pool.poll() is None:
             time.sleep(0.1)
-            assert time.monotonic() - began < 10 * TRIALS, "it stands still"
+            assert time.monotonic() - began < 30 * TRIALS, "it stands still"
             measured = len(list(runs.glob("tiny/trials/*/measurement.json")))
             if measured >= spared and (victims := workers(pool.pid)):
                 os.kill(chance.choice(victims), signal.SIGKILL)

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from conftest import Command, Invoke, running, status
+from conftest import Command, Invoke, running, status, wait_for
 
 from pruner.channels import ChannelPlan, apply_plan
 from pruner.loading import load_network
@@ -115,11 +115,7 @@ def test_a_dense_network_whose_training_is_killed_goes_on_from_its_last_epoch(
 ) -> None:
     study, runs, _ = finished
     with running("base", study, "--runs", tmp_path) as process:
-        deadline = time.monotonic() + 300
-        while not list(tmp_path.glob("dense/*.checkpoint")):
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: list(tmp_path.glob("dense/*.checkpoint")), process)
         process.kill()
     invoke("base", study, "--runs", tmp_path)
     (mine,), (theirs,) = (list((r / "dense").glob("*.pth")) for r in (tmp_path, runs))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Command, Invoke, figures, running, status, workers
+from conftest import Command, Invoke, figures, running, status, wait_for, workers
 from servers import Postgres
 
 from pruner.loading import load_network
@@ -20,13 +20,6 @@ WriteStudy = Callable[..., Path]
 slow = pytest.mark.slow
 TRIALS = 7
 """Of the study that is ended in other ways."""
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
