@@ -118,7 +118,7 @@ def status(invoke: Invoke, study: Path, runs: Path) -> dict[str, Any]:
 def figures(study: dict[str, Any]) -> list[tuple[Any, ...]]:
     """What a rerun must give again: everything but how long things took."""
     return [
-        tuple(v for k, v in record.items() if k not in ("seconds", "core_seconds", "latency_ms"))
+        tuple(v for k, v in record.items() if k not in ("seconds", "core_seconds", "work", "latency_ms"))
         for record in study["records"]
     ]
 
