@@ -83,12 +83,14 @@ def test_a_pool_that_is_killed_and_begun_again_ends_as_one_worker_left_alone(
 
 @slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_pool_stops_in_mid_epoch_and_leaves_nobody(
-    how: signal.Signals, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
+@pytest.mark.parametrize("count", [1, 2])  # one alone is in no pool, which would kill it if it went on
+def test_workers_stop_in_mid_epoch_and_leave_nobody(
+    count: int, how: signal.Signals, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
 ) -> None:
     study = write_study(("images_per_epoch = 64", "images_per_epoch = 12800"))
-    with running("run", study, "--runs", tmp_path, "--base", dense_file, "--workers", 2) as pool:
-        wait_for(lambda: len(list(tmp_path.glob("tiny/trials/*/plan.json"))) == 2)
+    start = ("worker", study) if count == 1 else ("run", study, "--workers", count)
+    with running(*start, "--runs", tmp_path, "--base", dense_file) as pool:
+        wait_for(lambda: len(list(tmp_path.glob("tiny/trials/*/plan.json"))) == count, pool)
         at_work = workers(pool.pid)
         pool.send_signal(how)
         _, stderr = pool.communicate(timeout=300)
