@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from conftest import Invoke
 from pruner.channels import make_plan
 from pruner.data import cifar10
 from pruner.importance import score_channels
-from pruner.loading import load_dense
+from pruner.loading import load_dense, load_network
 from pruner.measure import accuracy, count, evaluate
 from pruner.mobilenet import origin_difference
 from search.sampling import budget
@@ -19,6 +20,7 @@ from search.space import grid, recipe
 from search.study_file import read_study
 
 CourseFiles = tuple[Path, Path]
+SHIPPED = sorted((Path(__file__).parent.parent / "studies").glob("*/mobilenet.pth"))
 
 
 def test_the_courses_network_is_what_it_should_be(course_files: CourseFiles) -> None:
@@ -28,6 +30,24 @@ def test_the_courses_network_is_what_it_should_be(course_files: CourseFiles) -> 
     assert origin_difference(model) is None
     right = evaluate(model, cifar10(root).test.first(500), resolution=224)
     assert accuracy(right) > 0.93
+
+
+@pytest.mark.parametrize("network", SHIPPED, ids=lambda path: path.parent.name)
+def test_a_network_that_is_shipped_is_what_its_card_says(network: Path, course_files: CourseFiles) -> None:
+    root, _ = course_files
+    card = network.with_name("card.md").read_text()
+    model = load_network(network)
+    assert origin_difference(model) is None
+    assert count(model)[0] == pytest.approx(float(said(card, r"operations \| ([\d.]+) MFLOPs")), abs=1e-3)
+    right = evaluate(model, cifar10(root).test.first(1000), resolution=224)
+    of_all = float(said(card, r"accuracy on the test images \| ([\d.]+)%")) / 100
+    assert accuracy(right) == pytest.approx(of_all, abs=0.025)  # three standard errors of 1,000 images
+
+
+def said(card: str, pattern: str) -> str:
+    found = re.search(pattern, card)
+    assert found, pattern
+    return found[1]
 
 
 def test_the_fixed_ratio_study_cuts_what_it_names(course_files: CourseFiles) -> None:
