@@ -20,7 +20,8 @@ from search.space import grid, recipe
 from search.study_file import read_study
 
 CourseFiles = tuple[Path, Path]
-SHIPPED = sorted((Path(__file__).parent.parent / "studies").glob("*/mobilenet.pth"))
+STUDIES = Path(__file__).parent.parent / "studies"
+SHIPPED = sorted(STUDIES.glob("*/mobilenet.pth"))
 
 
 def test_the_courses_network_is_what_it_should_be(course_files: CourseFiles) -> None:
@@ -53,7 +54,7 @@ def said(card: str, pattern: str) -> str:
 def test_the_fixed_ratio_study_cuts_what_it_names(course_files: CourseFiles) -> None:
     """30, 50 and 80 % of the channels outside residual blocks, which is far less of the work."""
     _, base = course_files
-    spec = read_study(Path(__file__).parent.parent / "studies" / "fixed-ratio.toml")
+    spec = read_study(STUDIES / "fixed-ratio.toml")
     model = load_dense(base, 10)
     points = grid(spec)
     assert budget(spec) == 3
@@ -86,7 +87,7 @@ def test_score_by_command(course_files: CourseFiles, invoke: Invoke) -> None:
 def test_the_course_study_cut_short(course_files: CourseFiles, invoke: Invoke, tmp_path: Path) -> None:
     """One trial on a few images: the whole way on the real data, at a low resolution."""
     root, base = course_files
-    text = (Path(__file__).parent.parent / "studies" / "course.toml").read_text()
+    text = (STUDIES / "course.toml").read_text()
     study = tmp_path / "course.toml"
     shorter = text.replace("trials = 24", "trials = 1").replace("images_per_epoch = 6400", "images_per_epoch = 320")
     study.write_text(shorter.replace('name = "cifar10"', 'name = "cifar10"\nresolution = 64\nholdout = 500'))

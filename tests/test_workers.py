@@ -85,7 +85,7 @@ def test_a_pool_that_is_killed_and_begun_again_ends_as_one_worker_left_alone(
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("count", [1, 2])  # one alone is in no pool, which would kill it if it went on
 def test_workers_stop_in_mid_epoch_and_leave_nobody(
-    count: int, how: signal.Signals, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
+    count: int, how: signal.Signals, write_study: WriteStudy, dense_file: Path, tmp_path: Path
 ) -> None:
     study = write_study(("images_per_epoch = 64", "images_per_epoch = 12800"))
     start = ("worker", study) if count == 1 else ("run", study, "--workers", count)
