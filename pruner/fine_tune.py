@@ -20,7 +20,7 @@ from pruner.average import Average, reestimate_norms
 from pruner.data import Split, steps_per_epoch, train_batches
 from pruner.distill import Teacher, distillation_loss
 from pruner.errors import Diverged, InputError
-from pruner.execution import Run, half_type, runner
+from pruner.execution import Run, align_state, half_type, runner
 from pruner.masks import MaskKeeper, apply_masks
 from pruner.seeds import mix
 from pruner.tune import Tune
@@ -72,8 +72,7 @@ def fine_tune(
     if tune.temperature and teacher is None:
         raise InputError("temperature: learning from the dense network needs its logits")
     device = split.images.device
-    # With freed memory kept (pruner.machine), channels last trains faster at every resolution.
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device)
     if keeper:
         keeper.to(device)
     step = Step(model, tune, device, keeper)
@@ -173,6 +172,7 @@ class Step:
         if execution == "auto":
             execution = "eager" if self._device.type == "cpu" else "eager-bf16"
         self._run = runner(self.model, execution, (part.batch, part.resolution))
+        align_state(self.optimizer)
 
     def __call__(
         self, images: Tensor, labels: Tensor, wanted: Tensor | None, rate: float, number: int, count: int

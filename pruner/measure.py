@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import zlib
 from collections.abc import Callable
@@ -54,18 +55,16 @@ def evaluate(
 ) -> Tensor:
     """For every image, in order, whether the network classifies it right: a bool tensor (images,) on the CPU.
 
-    Images are resized as the course's grader does. The network's weights and mode are left as they were.
+    Images are resized as the course's grader does. The network is left as it was.
     """
-    was_training = model.training
-    # Channels last is twice as fast for inference; it changes how weights lie in memory, not what they are.
-    model.eval().to(memory_format=torch.channels_last)
+    # Channels last is twice as fast for inference. In a copy: an optimizer's state lies as the weights do.
+    model = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
     right = []
     with torch.inference_mode():
         for images, labels in eval_batches(split, batch=batch, resolution=resolution):
             right.append(model(images).argmax(1) == labels)
             if on_images:
                 on_images(len(labels))
-    model.train(was_training)
     return torch.cat(right).cpu()
 
 

@@ -55,7 +55,7 @@ def _execution(model: nn.Module, part: Tune, data: Dataset, folder: StudyFolder,
         kept = read_json(path) or {}
         if key not in kept:
             with progress.task(f"measuring how to train fastest at {part.resolution} px", 0):
-                model.to(device, memory_format=torch.channels_last)
+                model.to(device)
                 execution, speeds = best(model, (part.batch, part.resolution), images)
             rounded = {name: round(speed, 1) for name, speed in speeds.items()}
             kept[key] = {"execution": execution, "images_per_second": rounded}

@@ -18,6 +18,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.data import Dataset, train_batches
 from pruner.execution import _StridedDepthwise, best, runner, seconds_a_step
 from pruner.fine_tune import fine_tune
+from pruner.measure import evaluate
 from pruner.tune import EXECUTIONS, Phase, Tune
 from search.folder import StudyFolder
 from search.progress import Terminal
@@ -62,6 +63,33 @@ def test_with_bfloat16_gradients_point_the_same_way(small: MobileNetV2, data: Da
     wanted, found = (gradients(small, execution, data) for execution in ("eager", "eager-bf16"))
     assert not torch.equal(found, wanted)
     assert F.cosine_similarity(found, wanted, dim=0) > 0.98
+
+
+def test_channels_first_gives_the_same_gradients_up_to_rounding(small: MobileNetV2, data: Dataset) -> None:
+    wanted, found = (gradients(small, execution, data) for execution in ("eager", "eager-nchw"))
+    assert not torch.equal(found, wanted)
+    assert F.cosine_similarity(found, wanted, dim=0) > 0.9999
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_layouts_may_change_between_phases_and_at_a_look(small: MobileNetV2, data: Dataset, optimizer: str) -> None:
+    """The optimizer's memory of the weights moves with them; nothing is said where it does not."""
+
+    def trained(*executions: str) -> torch.Tensor:
+        phases = tuple(Phase(epochs=2, execution=execution) for execution in executions)
+        tune = Tune(
+            images_per_epoch=8, batch=SHAPE[0], resolution=SHAPE[1], optimizer=optimizer, learning_rate=1e-4,
+            phases=phases,
+        )  # fmt: skip
+        model = copy.deepcopy(small)
+        for _ in fine_tune(model, data.train, tune, mirrors=False):
+            evaluate(model, data.test, resolution=SHAPE[1])
+        stem: torch.Tensor = model.features[0][0].weight.detach()
+        return stem
+
+    was = small.features[0][0].weight.detach()
+    wanted, found = trained("eager", "eager"), trained("eager-nchw", "eager")
+    assert 0 < (found - wanted).norm() < 0.03 * (wanted - was).norm()
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def _compare(plan: ChannelPlan, split: Split, tune: Tune) -> None:
 def _synthetic(model: torch.nn.Module, split: Split, tune: Tune) -> Iterator[float]:
     """Images a second of as many steps as an epoch has, on one batch that lies ready in memory, again and again."""
     device = split.images.device
-    model.to(device, memory_format=torch.channels_last).train()
+    model.to(device).train()
     batch = next(
         train_batches(split, batch=tune.batch, resolution=tune.resolution, seed=0, epoch=0, flip=True, shift=2)
     )
