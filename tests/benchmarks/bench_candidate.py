@@ -1,0 +1,74 @@
+"""How long a candidate takes, from removal curves to a repaired network that has been looked at.
+
+    python tests/benchmarks/bench_candidate.py MODEL.pth [--mflops 45 30 15] [--images 640] [--seen 1000] [--threads N]
+
+Prints seconds of what a study does once (curves; what the network gives before the cut) and of what a candidate takes
+(plan, cut and repair; classifying `--seen` holdout images), and the ratio of plan and repair to one classification of
+the same calibration images by MODEL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from pruner import machine
+from pruner.channels import apply_plan, make_plan
+from pruner.data import load
+from pruner.importance import score_channels
+from pruner.loading import load_dense
+from pruner.measure import accuracy, evaluate
+from pruner.recipe import Prune
+from pruner.repair import look, repair
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--mflops", type=float, nargs="+", default=[45, 30, 15])
+    parser.add_argument("--images", type=int, default=640, help="training images to repair with")
+    parser.add_argument("--seen", type=int, default=1000, help="holdout images to classify")
+    parser.add_argument("--threads", type=int, default=machine.cores())
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("CIFAR10_ROOT"))
+    options = parser.parse_args()
+    machine.prepare()
+    torch.set_num_threads(options.threads)
+    data = load("cifar10", options.data_root and Path(options.data_root))
+    dense = load_dense(options.model, data.classes)
+    calibration, held = data.train.drawn(options.images, 0), data.holdout.first(options.seen)
+    print(f"{options.images} images to repair with, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    curves, seconds = timed(lambda: score_channels(dense, "reconstruction", calibration, resolution=224))
+    print(f"once: curves {seconds:.1f} s, ", end="")
+    targets, seconds = timed(lambda: look(dense, calibration))
+    print(f"looking at the network before the cut {seconds:.1f} s", flush=True)
+    _, classifying = timed(lambda: evaluate(dense, calibration, resolution=224))
+    for mflops in options.mflops:
+        prune = Prune(importance="reconstruction", target_mflops=mflops, spread="exchange", repair=True)
+        plan, planning = timed(lambda prune=prune: make_plan(dense, prune, curves, curves))
+        cut, cutting = timed(lambda plan=plan: apply_plan(dense, plan).eval())
+        _, repairing = timed(lambda cut=cut, plan=plan: repair(cut, targets, plan, calibration))
+        right, seeing = timed(lambda cut=cut: evaluate(cut, held, resolution=224))
+        total = planning + cutting + repairing
+        print(f"{plan.mflops:5.1f} MFLOPs: plan {planning:.2f}, cut {cutting:.2f}, repair {repairing:.2f} s, together "
+              f"{total:.2f} s ({total / classifying:.2f} times a classification of these images by the network before "
+              f"the cut); {options.seen} images classified in {seeing:.2f} s, {accuracy(right):.1%} right",
+              flush=True)  # fmt: skip
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """(what it gives, seconds)."""
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
