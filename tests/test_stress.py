@@ -21,7 +21,7 @@ from servers import Postgres
 pytestmark = pytest.mark.slow
 WriteStudy = Callable[..., Path]
 
-TRIALS = int(os.environ.get("STRESS_TRIALS", "60"))
+TRIALS = int(os.environ.get("STRESS_TRIALS", "40"))
 QUEUED, KILLS = TRIALS // 3, TRIALS // 8
 CUTS = [number / 50 for number in range(40)]
 NO_TRAINING = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 0')
