@@ -1,14 +1,14 @@
 """How fast an epoch of fine-tuning is, against two ways to train the same network with the same images.
 
-    python tests/benchmarks/bench_epoch.py [--resolutions 224] [--steps 12] [--rounds 5] [--executions eager compiled]
+    python tests/benchmarks/bench_epoch.py [--mflops 26 --multiple 8] [--resolutions 224] [--executions eager compiled]
 
 - synthetic: the same steps on one batch that lies ready in memory, which is what the machine can do at most;
 - lab: the course notebook's loop, a DataLoader over PIL images that are resized to the resolution, in torch's defaults.
 
 Prints images a second of each and the ratios to ours; the three take turns within one run, and a ratio is the median
 over the rounds. Compiling is timed apart. The network is a MobileNetV2 with 70 % of its hidden channels cut, or
-`--mflops` by uniform cuts. `--malloc` also shows what keeping freed memory (pruner.machine) is worth: it runs itself
-once without.
+`--mflops` by uniform cuts to widths of a `--multiple`. `--malloc` also shows what keeping freed memory (pruner.machine)
+is worth: it runs itself once without.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--mflops", type=float)
+    parser.add_argument("--multiple", type=int, default=1)
     parser.add_argument("--malloc", action="store_true")
     options = parser.parse_args()
     if options.malloc:
@@ -57,7 +58,7 @@ def main() -> None:
         torch.set_num_threads(machine.cores())
     else:
         machine.prepare()
-    plan = _plan(options.mflops)
+    plan = _plan(options.mflops, options.multiple)
     print(f"{plan.mflops:.1f} MFLOPs, batch {options.batch}, {options.steps} steps x {options.rounds} rounds, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
     generator = torch.Generator().manual_seed(0)
@@ -74,13 +75,12 @@ def main() -> None:
             _compare(plan, split, tune)
 
 
-def _plan(mflops: float | None) -> ChannelPlan:
+def _plan(mflops: float | None, multiple: int) -> ChannelPlan:
     dense = fresh(10, 0)
-    prune = (
-        Prune(target_mflops=mflops, spread="uniform")
-        if mflops
-        else Prune(cut=dict.fromkeys(STAGES, 0.7))
-    )  # fmt: skip
+    if mflops:
+        prune = Prune(target_mflops=mflops, spread="uniform", multiple=multiple)
+    else:
+        prune = Prune(cut=dict.fromkeys(STAGES, 0.7), multiple=multiple)
     return make_plan(dense, prune, score_channels(dense, "l2"))
 
 
