@@ -14,7 +14,7 @@ from pruner.errors import InputError
 if TYPE_CHECKING:  # torch takes seconds to import; counting cores does without
     import torch
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def cores() -> int:
@@ -76,7 +76,8 @@ def _keep_freed_memory() -> None:
 
     glibc maps every block above 32 MiB anew, and the kernel then clears each page again: a batch at 224 px costs
     more page faults than arithmetic (two Xeon cores, batches of 32 and 64: training was 1.4 and 2 times slower without
-    this; tests/benchmarks/bench_epoch.py --malloc shows it). Elsewhere than on glibc nothing is done.
+    this; tests/benchmarks/bench_epoch.py --malloc shows it). All threads share one arena: those of their own end at
+    64 MiB. Elsewhere than on glibc nothing is done.
     """
     if sys.platform != "linux":
         return
@@ -84,3 +85,4 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_ARENA_MAX, 1)

@@ -11,7 +11,7 @@ from pruner.errors import InputError, check_name
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "linear", "constant"]
-Execution = Literal["auto", "eager", "eager-nchw", "eager-bf16", "compiled", "compiled-bf16"]
+Execution = Literal["auto", "eager", "eager-split", "eager-nchw", "eager-bf16", "compiled", "compiled-bf16"]
 """How training is executed (`pruner.execution`)."""
 OPTIMIZERS, SCHEDULES, EXECUTIONS = get_args(Optimizer), get_args(Schedule), get_args(Execution)
 

@@ -19,6 +19,7 @@ from pruner.data import Dataset, train_batches
 from pruner.execution import _StridedDepthwise, best, runner, seconds_a_step
 from pruner.fine_tune import fine_tune
 from pruner.measure import evaluate
+from pruner.split import split_runner
 from pruner.tune import EXECUTIONS, Phase, Tune
 from search.folder import StudyFolder
 from search.progress import Terminal
@@ -90,6 +91,42 @@ def test_layouts_may_change_between_phases_and_at_a_look(small: MobileNetV2, dat
     was = small.features[0][0].weight.detach()
     wanted, found = trained("eager", "eager"), trained("eager-nchw", "eager")
     assert 0 < (found - wanted).norm() < 0.03 * (wanted - was).norm()
+
+
+def test_a_split_batch_has_the_gradients_of_its_parts(small: MobileNetV2) -> None:
+    whole = copy.deepcopy(small).double().train()
+    whole.classifier[0].p = 0.0
+    split, parts = copy.deepcopy(whole), [copy.deepcopy(whole) for _ in range(2)]
+    images = torch.randn(9, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    outputs = split_runner(split, 2)(images)
+    outputs.square().mean().backward()
+    wanted = torch.cat([part(some) for part, some in zip(parts, images.chunk(2), strict=True)])
+    assert torch.allclose(outputs, wanted)
+    wanted.square().mean().backward()
+    for (name, weight), *theirs in zip(split.named_parameters(), *(part.parameters() for part in parts), strict=True):
+        assert torch.allclose(weight.grad, theirs[0].grad + theirs[1].grad, atol=1e-12), name
+    norms = [network.features[0][1].running_mean for network in (split, *parts)]
+    assert torch.allclose(norms[0], (norms[1] + norms[2]) / 2)
+    assert split.features[0][1].num_batches_tracked == 1
+
+
+def test_split_training_learns_and_gives_the_same_again(small: MobileNetV2, data: Dataset) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        tune = Tune(
+            epochs=4, images_per_epoch=256, batch=64, resolution=16, optimizer="adamw", learning_rate=0.01,
+            execution="eager-split",
+        )  # fmt: skip
+        found = [copy.deepcopy(small) for _ in range(2)]
+        losses = [[epoch.loss for epoch in fine_tune(model, data.train, tune, mirrors=False)] for model in found]
+    finally:
+        torch.set_num_threads(threads)
+    assert losses[0] == losses[1]
+    assert losses[0][-1] < 0.8 * losses[0][0]
+    for (name, a), b in zip(found[0].state_dict().items(), found[1].state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert found[0].features[0][1].num_batches_tracked == 4 * 256 / 64
 
 
 @pytest.mark.slow
