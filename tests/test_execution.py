@@ -122,6 +122,7 @@ def test_split_training_learns_and_resumes_to_the_same_weights(small: MobileNetV
         reports = fine_tune(whole, data.train, tune, mirrors=False)
         epochs = [replace(epoch, state=copy.deepcopy(epoch.state)) for epoch in reports]
         list(fine_tune(second, data.train, tune, mirrors=False, resume=epochs[1].state))
+        assert torch.get_num_threads() == 2, "others keep their threads"
     finally:
         torch.set_num_threads(threads)
     assert epochs[-1].loss < 0.8 * epochs[0].loss
