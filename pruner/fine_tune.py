@@ -72,7 +72,7 @@ def fine_tune(
     if tune.temperature and teacher is None:
         raise InputError("temperature: learning from the dense network needs its logits")
     device = split.images.device
-    model.to(device)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if keeper:
         keeper.to(device)
     step = Step(model, tune, device, keeper)
@@ -206,6 +206,7 @@ class Step:
 
     def finish(self, split: Split, in_use: int) -> None:
         """Make the network what is kept of the training, for images of that many pixels a side."""
+        self.model.to(memory_format=torch.channels_last)  # whatever ran it last: one that is resumed here rounds alike
         if self._average:
             self._average.put_in()
             if self._keeper:  # the average remembers weights that became zero on the way
