@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from copy import deepcopy
 from pathlib import Path
 
 from torchvision.models.mobilenetv2 import MobileNetV2
@@ -84,9 +83,8 @@ def measure_dense(
     path = folder.dense / f"{data.name}-{key}-{data_key(spec)}.json"
     with locked(path.with_suffix(".lock")):
         if not path.exists():
-            copy = deepcopy(model).to(data.holdout.images.device)
             with progress.task("dense network, holdout", len(data.holdout)) as bar:
-                right = evaluate(copy, data.holdout, resolution=spec.data.resolution, on_images=bar.advance)
+                right = evaluate(model, data.holdout, resolution=spec.data.resolution, on_images=bar.advance)
             write_json(path, {"accuracy": accuracy(right)})
             progress.line(f"Dense network: {accuracy(right):.2%} of the holdout.")
         kept: dict[str, float] = read_json(path) or {}
