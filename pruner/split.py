@@ -52,6 +52,7 @@ class _Split:
         self._twins = [copy.deepcopy(network, dict(weights)) for _ in range(parts)]
         for layer in (layer for twin in self._twins for layer in twin.modules() if isinstance(layer, nn.ReLU6)):
             layer.inplace = False  # 4 % faster: in place it keeps a copy of what it overwrites, for its gradient
+        self._statistics = [_statistics(twin) for twin in self._twins]
         count, all_begun = torch.get_num_threads(), Barrier(parts)
         self._threads = ThreadPoolExecutor(parts, initializer=_on_one_core)
         list(self._threads.map(lambda _: all_begun.wait(), range(parts)))
@@ -60,14 +61,14 @@ class _Split:
     def forward(self, images: Tensor) -> list[Tensor]:
         """Of each part (images of the part, channels), with a graph of its own."""
         statistics = _statistics(self._network)
-        for twin in self._twins:
+        for twin, own in zip(self._twins, self._statistics, strict=True):
             twin.train(self._network.training)
-            torch._foreach_copy_(_statistics(twin), statistics)
+            torch._foreach_copy_(own, statistics)
         found = list(self._threads.map(_pooled, self._twins, images.chunk(len(self._twins))))
         if self._network.training:
             torch._foreach_zero_(statistics)
-            for twin in self._twins:
-                torch._foreach_add_(statistics, _statistics(twin), alpha=1 / len(self._twins))
+            for own in self._statistics:
+                torch._foreach_add_(statistics, own, alpha=1 / len(self._twins))
             torch._foreach_add_([buffer for buffer in self._network.buffers() if buffer.dim() == 0], 1)  # batches seen
         return found
 
