@@ -34,8 +34,9 @@ _ROUNDS = 3
 def runner(model: nn.Module, execution: str, shape: tuple[int, int]) -> Run:
     """What trains `model` (on its device) as `execution`, one of EXECUTIONS but auto, says.
 
-    Its weights are laid out anew in memory for that (`align_state`). `shape`: images a batch, pixels a side. Compiling
-    happens in here and takes a minute or two on two cores. Raises InputError if torch cannot compile on this machine.
+    Its weights are laid out anew in memory for that, and an optimizer's state must follow (`align_state`). `shape`:
+    images a batch, pixels a side. Compiling happens in here and takes a minute or two on two cores. Raises InputError
+    if torch cannot compile on this machine.
     """
     compiled, half = execution.startswith("compiled"), execution.endswith("bf16")
     layout = torch.contiguous_format if execution.endswith("nchw") else torch.channels_last
@@ -63,7 +64,7 @@ def runner(model: nn.Module, execution: str, shape: tuple[int, int]) -> Run:
 def best(model: nn.Module, shape: tuple[int, int], images: int) -> tuple[str, dict[str, float]]:
     """(the execution, but auto, in which training on so many images ends first; images a second of those measured).
 
-    Layout and precision are chosen by eager steps; compiling is tried where it can pay for the time it takes.
+    All but compiling is chosen by eager steps; compiling is tried where it can pay for the time it takes.
     """
     speeds: dict[str, float] = {}
 

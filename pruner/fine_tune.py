@@ -72,6 +72,7 @@ def fine_tune(
     if tune.temperature and teacher is None:
         raise InputError("temperature: learning from the dense network needs its logits")
     device = split.images.device
+    # The average lies as the weights do now: a resumed run must begin as this one, or it rounds otherwise.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if keeper:
         keeper.to(device)
