@@ -128,24 +128,38 @@ BUDGET_KEYS = ("about", "trials", "hours", "until_score")
 
 def read_study(path: Path) -> StudySpec:
     """Read a study file. Raises InputError: one line with the file, the key, and what would be right."""
+    data = _read(path)
+    data.setdefault("name", path.stem)
+    try:
+        return from_content(data)
+    except ValidationError as error:
+        raise InputError(f"{path}: {one_line(error)}") from None
+
+
+def _read(path: Path, *, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file's content, and below it that of the one that it extends. `extended`: the files that lead here."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(
-            f"{path}: cannot be read ({reason}); give a study file such as studies/quickstart.toml"
-        ) from None
+        hint = f"which {extended[-1]} extends" if extended else "give a study file such as studies/quickstart.toml"
+        raise InputError(f"{path}: cannot be read ({reason}); {hint}") from None
     try:
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not {path.suffix[1:].upper() or 'TOML'}: {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds no study")
-    data.setdefault("name", path.stem)
-    try:
-        return from_content(data)
-    except ValidationError as error:
-        raise InputError(f"{path}: {one_line(error)}") from None
+    if (name := data.pop("extends", None)) is None:
+        return data
+    if not isinstance(name, str):
+        raise InputError(f"{path}: extends: should be another study file's path, not {name!r}")
+    base = path.parent / name
+    if base.resolve() in [one.resolve() for one in (*extended, path)]:
+        raise InputError(f"{path}: extends: {name} extends this file in turn")
+    below = _read(base, extended=(*extended, path))
+    below.pop("name", None)  # a study of that name is another one
+    return merged(below, data)
 
 
 def from_content(content: dict[str, Any]) -> StudySpec:

@@ -16,7 +16,7 @@ from search.score import ScoreRule
 from search.space import grid, recipe
 from search.study_file import StudySpec, differences, read_study
 
-STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.toml"))
+STUDIES = sorted((Path(__file__).parent.parent / "studies").rglob("*.toml"))
 
 
 def read(tmp_path: Path, text: str) -> StudySpec:
@@ -111,6 +111,32 @@ def test_the_score_is_the_courses() -> None:
 def test_lines_of_equal_score_have_that_score(mflops: float, accuracy: float) -> None:
     rule = ScoreRule()
     assert rule.mflops_at(rule(mflops, accuracy), accuracy) == pytest.approx(mflops, abs=1e-6)
+
+
+def test_a_study_that_extends_another_changes_what_it_says_and_has_a_name_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "first.toml").write_text("name = 'one'\ntrials = 3\n[space.cut]\nhead = 0.5\nstage3 = 0.1")
+    (tmp_path / "more" / "second.toml").write_text("extends = 'first.toml'\nseed = 7\n[space.cut]\nhead = 0.2")
+    spec = read(tmp_path, "extends = 'more/second.toml'\n[sampler]\nname = 'gp'")
+    assert (spec.name, spec.trials, spec.seed, spec.sampler.name) == ("study", 3, 7, "gp")
+    assert spec.space.cut == {"head": 0.2, "stage3": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("extends = 'study.toml'", "study.toml extends this file in turn"),
+        ("trials = [", "base.toml: not TOML"),
+        ("extends = 3", "another study file's path, not 3"),
+        ("extends = 'gone.toml'", "gone.toml: cannot be read.*which .*base.toml extends"),
+        ("trails = 3", "study.toml: trails: unknown key"),
+    ],
+)
+def test_a_study_that_extends_what_is_none_is_refused(tmp_path: Path, base: str, message: str) -> None:
+    (tmp_path / "base.toml").write_text(base)
+    with pytest.raises(InputError, match=message) as caught:
+        read(tmp_path, "extends = 'base.toml'")
+    assert "\n" not in str(caught.value)
 
 
 VARIED = """
