@@ -140,6 +140,11 @@ def test_a_step_cuts_the_winner_of_the_one_before(invoke: Invoke, tmp_path: Path
         assert record["mflops"] < winner["mflops"]
         assert all(record["widths"][name] <= width for name, width in winner["widths"].items())
     assert len(status(invoke, study, runs)["records"]) == 3, "of a file with parts, the one that was begun last"
+    table = tmp_path / "race.csv"
+    invoke("plot", study, part(runs, "steps.wide"), "--runs", runs, "--table", table)
+    names = [line.partition(",")[0] for line in table.read_text().splitlines()[1:]]
+    whole, wider = (sum(r["seconds"] > 0 for r in found) for found in ([*wide, *narrow], wide))
+    assert (names.count("steps"), names.count("steps.wide")) == (whole, wider), "a race is run by all parts of a study"
 
 
 @pytest.mark.parametrize(
