@@ -40,7 +40,7 @@ def forecast(study: Path, out: Path | None, runs: Path, storage: str | None, as_
     result, lines, figure = _of_study(parts[0], runs, storage) if len(parts) == 1 else _of_parts(parts, runs, storage)
     click.echo(json.dumps(result) if as_json else "\n".join(lines))
     if out is not None:
-        write_whole(out, page(f"Forecasts of {parts[0].study().name}", lines, {"forecast": figure}).encode())
+        write_whole(out, page(f"Forecasts of {parts[0].whole}", lines, {"forecast": figure}).encode())
         click.echo(f"Figure: {out}", err=True)
 
 
@@ -100,7 +100,7 @@ def _of_parts(parts: list[Part], runs: Path, storage: str | None) -> Told:
     ]
     ways = finalists(found)
     if not ways:
-        raise InputError(f"study {parts[0].name}: no finalist has been trained yet; go on with prune-search run")
+        raise InputError(f"study {parts[0].whole}: no finalist has been trained yet; go on with prune-search run")
     lines, rows = [], []
     for way in ways:
         told = []

@@ -103,7 +103,6 @@ def plot(
     from search.report import comparison_report, write_report
     from search.results import records
     from search.storage import load_study
-    from search.study_file import read_study
     from search.table import race_table, trials_table
 
     if len(studies) == 1:
@@ -117,7 +116,7 @@ def plot(
         for study in studies:
             parts = read_parts(study)
             places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [open_files(study, runs)]
-            found[read_study(study).name] = [r for place in places for r in records(load_study(*place, storage).study)]
+            found[parts[0].whole] = [r for place in places for r in records(load_study(*place, storage).study)]
         out = out or runs / "comparison.html"
         figures = {"studies": studies_figure(found)}
         write_whole(out, comparison_report(found).encode())

@@ -29,6 +29,8 @@ class Part:
 
     content: dict[str, Any]
     """Its file's content, but for the parents."""
+    whole: str
+    """The name of the study file that it is a part of."""
     takes: int
     """How many networks of the part before it are its parents; 0: it has none, or those that the file names."""
     differ: float = 0.0
@@ -71,8 +73,8 @@ def parts(spec: StudySpec) -> list[Part]:
     found: list[Part] = []
     for step in steps:
         search = {key: value for key, value in step.items() if key != "finalists"}
-        found.append(Part(search, takes=1 if found else 0))
-        found += _rungs(step, search)
+        found.append(Part(search, spec.name, takes=1 if found else 0))
+        found += _rungs(step, search, spec.name)
     for part in found:
         try:
             part.study([DENSE])
@@ -89,7 +91,7 @@ def _check_step(step: Mapping[str, Any]) -> None:
         raise ValueError(f"steps.{name}.{unknown[0]}: a step changes {', '.join(STEP_KEYS)}")
 
 
-def _rungs(step: dict[str, Any], search: dict[str, Any]) -> list[Part]:
+def _rungs(step: dict[str, Any], search: dict[str, Any], whole: str) -> list[Part]:
     try:
         spec = from_content(step)
     except ValidationError as error:
@@ -110,7 +112,7 @@ def _rungs(step: dict[str, Any], search: dict[str, Any]) -> list[Part]:
             "forecast": {"known": [list(one) for one in rung.known]},
         }
         content = merged(content, {"train": _rung_training(rung.train)})
-        found.append(Part(content, rung.count, spec.finalists.differ if number == 1 else 0.0, number))
+        found.append(Part(content, whole, rung.count, spec.finalists.differ if number == 1 else 0.0, number))
     return found
 
 
