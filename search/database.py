@@ -28,6 +28,11 @@ _PATIENCE_S = 600.0
 """How long a database that was there may be away before a worker gives up."""
 
 
+_SILENCE_S = 120
+"""How long a connection may be silent in a transaction or under the study's lock before PostgreSQL ends it: a worker
+that was stopped there (Ctrl-Z) must not hold up the others until it is woken."""
+
+
 class LockLost(Exception):
     """The connection that held the study's lock is gone; what was done under it must be looked at anew."""
 
@@ -35,12 +40,15 @@ class LockLost(Exception):
 class Database:
     """One process's way into one database. Used by one thread; another thread asks for `another_engine`."""
 
-    def __init__(self, url: URL, lock: Path) -> None:
+    def __init__(self, url: URL, lock: Path, silence: int = _SILENCE_S) -> None:
         """`lock`: the file that processes on this machine lock; used with SQLite only, which is on one machine.
+
+        `silence`: seconds that PostgreSQL lets a connection hold locks without a word.
 
         Raises InputError if the database cannot be reached or used.
         """
         self.url = url
+        self._silence = silence
         self._lock_file = lock
         self._holder: Any = None
         name = url.render_as_string(hide_password=True)
@@ -75,7 +83,7 @@ class Database:
             return
         key = f"study {study_id}"
         with self.engine.connect() as connection:
-            _take_lock(connection, key)
+            _take_lock(connection, key, self._silence)
             connection.rollback()
             self._holder = connection.connection.dbapi_connection
         try:  # the connection is back in the pool, which holds just this one, and its session still has the lock
@@ -138,7 +146,8 @@ class Database:
             options["connect_args"] = {
                 "connect_timeout": 3,
                 "keepalives_idle": 30,
-                "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3",
+                "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
+                f"-c idle_in_transaction_session_timeout={self._silence}s",
             }
         else:
             options["connect_args"] = {"connect_timeout": 3}
@@ -153,7 +162,7 @@ class Database:
             return
         engine = self.another_engine()
         with engine.connect() as connection:
-            _take_lock(connection, "tables")
+            _take_lock(connection, "tables", self._silence)
             yield
             _let_go(connection, "tables")
 
@@ -234,10 +243,12 @@ def _begin_immediately(engine: sqlalchemy.Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _take_lock(connection: sqlalchemy.Connection, what: str) -> None:
-    """Wait for an advisory lock; it belongs to the connection's session until `_let_go` or the session's end."""
+def _take_lock(connection: sqlalchemy.Connection, what: str, silence: int) -> None:
+    """Wait for an advisory lock; it belongs to the connection's session until `_let_go` or the session's end, which
+    PostgreSQL brings about after so many seconds without a word."""
     if connection.dialect.name == "postgresql":
         connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _lock_key(what)})
+        _end_if_silent(connection, silence)
     else:
         taken = connection.execute(sqlalchemy.text("SELECT GET_LOCK(:key, 600)"), {"key": f"prune-search {what}"})
         if taken.scalar() != 1:
@@ -246,10 +257,21 @@ def _take_lock(connection: sqlalchemy.Connection, what: str) -> None:
 
 def _let_go(connection: sqlalchemy.Connection, what: str) -> None:
     if connection.dialect.name == "postgresql":
+        _end_if_silent(connection, 0)
         connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": _lock_key(what)})
     else:
         connection.execute(sqlalchemy.text("SELECT RELEASE_LOCK(:key)"), {"key": f"prune-search {what}"})
     connection.rollback()
+
+
+def _end_if_silent(connection: sqlalchemy.Connection, seconds: int) -> None:
+    """Have PostgreSQL (14 or newer) end the session when it is idle for so long; 0: never."""
+    setting = (
+        "SELECT set_config('idle_session_timeout', :limit, false) "
+        "WHERE current_setting('server_version_num')::int >= 140000"
+    )
+    connection.execute(sqlalchemy.text(setting), {"limit": f"{seconds}s"})
+    connection.commit()  # a setting of a transaction that is rolled back is, too
 
 
 def _lock_key(what: str) -> int:

@@ -11,7 +11,7 @@ import optuna
 import pytest
 import sqlalchemy
 from servers import Postgres
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pruner.errors import InputError
 from search.claims import Claim, Claims, Observer
@@ -174,6 +174,28 @@ def test_work_under_a_lock_that_broke_is_not_done(postgres: Postgres, tmp_path: 
     database.patiently(begin, said.append)
     assert len(study.trials) == 1
     assert [line.split(" (")[0] for line in said] == ["The database does not answer", "The database is back."]
+
+
+def test_a_worker_that_is_stopped_under_a_lock_holds_nobody_up_for_long(postgres: Postgres, tmp_path: Path) -> None:
+    url = study_url(postgres.url("stopped"), tmp_path / "study.db")
+    stopped, other = (Database(url, tmp_path / "lock", silence=1) for _ in range(2))
+    theirs = claims(other, "other")
+    with pytest.raises((LockLost, OperationalError)), stopped.alone(1):
+        with other.alone(1):  # waits until the first one's session has been ended
+            theirs.take(3, "there", None)
+        claims(stopped, "stopped")
+    mine = claims(stopped, "stopped")
+    with stopped.alone(1):
+        mine.take(4, "here", None)
+    time.sleep(1.5)  # without the lock it may be silent
+    assert set(mine.all()) == {3, 4}
+    with pytest.raises(DBAPIError) as lost, stopped.engine.begin() as connection:
+        change = sqlalchemy.text("UPDATE prune_search_claims SET deaths = 7 WHERE trial_id = 4")
+        connection.execute(change)
+        theirs.take(4, "there", theirs.all()[4])  # waits for that row
+        connection.execute(change)
+    assert lost.value.connection_invalidated  # so it is asked again on another one
+    assert theirs.all()[4].worker == "other"
 
 
 @pytest.mark.parametrize(
