@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Invoke, running, status, wait_for
+from conftest import Command, Invoke, running, status, wait_for
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 pytestmark = pytest.mark.slow
@@ -135,6 +135,21 @@ def test_images_are_drawn_where_a_browser_is(browser: Browser, invoke: Invoke, f
     assert {path.suffix for path in figures.iterdir()} == {".png", ".svg"}
     assert (figures / "pareto.png").read_bytes().startswith(b"\x89PNG")
     assert "Accuracy against operations" in (figures / "pareto.svg").read_text()
+
+
+def test_a_browser_that_does_not_work_is_told_and_waited_for_in_vain_by_nobody(
+    command: Command, finished: Finished, tmp_path: Path
+) -> None:
+    study, runs, _ = finished
+    no_browser = tmp_path / "chromium"
+    no_browser.write_text("#!/bin/sh\nexit 1\n")
+    no_browser.chmod(0o700)
+    out = tmp_path / "report.html"
+    done = command("plot", study, "--runs", runs, "--out", out, "--images", "png", BROWSER_PATH=str(no_browser))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"prune-search: --images png: {no_browser} does not work as a browser")
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("**/*.png"))
 
 
 def test_an_intruder_gets_nothing_and_read_only_changes_nothing(
