@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import resource
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, running
 from torchvision.models import resnet18
 
 from pruner.mobilenet import fresh
@@ -70,14 +69,11 @@ def test_a_wrong_data_folder(command: Command, write_study: WriteStudy, tmp_path
 @pytest.mark.slow
 def test_no_space_left_loses_nothing(command: Command, write_study: WriteStudy, tmp_path: Path) -> None:
     study, runs = write_study(), tmp_path / "runs"
-    program = str(Path(sys.executable).with_name("prune-search"))
-
-    def no_large_files() -> None:  # stands for a full disk: the database still fits, a checkpoint does not
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
-
-    done = subprocess.run(
-        [program, "run", str(study), "--runs", str(runs)], capture_output=True, text=True, preexec_fn=no_large_files
-    )
+    with running("run", study, "--runs", runs) as process:
+        # Stands for a full disk: the database still fits, a checkpoint does not.
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+        stdout, stderr = process.communicate(timeout=900)
+    done = subprocess.CompletedProcess([], process.returncode, stdout, stderr)
     assert "File too large" in complaint(done)
     left = [path for path in runs.rglob("*") if path.is_file() and path.suffix not in (".db", ".lock")]
     assert left == []
