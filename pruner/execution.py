@@ -54,6 +54,7 @@ def runner(model: nn.Module, execution: str, shape: tuple[int, int]) -> Run:
     run = partial(_run, called, device.type, layout, replaced, half)
     if compiled:
         try:
+            torch.compile(torch.square)(torch.ones(16, device=device))  # where that fails, it does not take a minute
             seconds_a_step(model, run, shape)
         except Exception as error:  # of the compiler, which has a dozen kinds
             reason = str(error).strip().splitlines()[0]

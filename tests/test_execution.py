@@ -190,10 +190,9 @@ def test_what_is_long_is_measured_once_and_kept(dense: MobileNetV2, data: Datase
 @pytest.mark.slow
 def test_a_machine_that_cannot_compile_says_so(write_study: Callable[..., Path], tmp_path: Path) -> None:
     study = write_study(("[train]\n", '[train]\nexecution = "compiled"\n'), ("trials = 4", "trials = 1"))
-    with running(
-        "run", study, "--runs", tmp_path / "runs", CXX="/nonexistent", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache")
-    ) as process:
-        _, errors = process.communicate(timeout=300)
+    machine = {"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    with running("worker", study, "--runs", tmp_path / "runs", **machine) as process:
+        _, errors = process.communicate()
     assert process.returncode != 0
     assert "execution" in errors
     assert "eager" in errors
