@@ -72,7 +72,7 @@ def test_no_space_left_loses_nothing(command: Command, write_study: WriteStudy, 
     with running("run", study, "--runs", runs) as process:
         # Stands for a full disk: the database still fits, a checkpoint does not.
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
-        stdout, stderr = process.communicate(timeout=900)
+        stdout, stderr = process.communicate()
     done = subprocess.CompletedProcess([], process.returncode, stdout, stderr)
     assert "File too large" in complaint(done)
     left = [path for path in runs.rglob("*") if path.is_file() and path.suffix not in (".db", ".lock")]

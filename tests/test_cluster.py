@@ -43,7 +43,7 @@ def test_a_study_on_ray_finishes_though_a_worker_is_killed(
     ) as process:  # fmt: skip
         wait_for(lambda: list(tmp_path.glob("r/tiny/trials/000[1-5]/checkpoint.pt")) and ray_workers(), process)
         os.kill(ray_workers()[0], signal.SIGKILL)
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
     assert "begun again" in stderr
     assert json.loads(stdout)["trials"]["done"] == trials

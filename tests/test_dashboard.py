@@ -147,7 +147,7 @@ def test_a_browser_that_does_not_work_is_told_and_waited_for_in_vain_by_nobody(
     out = tmp_path / "report.html"
     done = command("plot", study, "--runs", runs, "--out", out, "--images", "png", BROWSER_PATH=str(no_browser))
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"prune-search: --images png: {no_browser} does not work as a browser")
+    assert f"prune-search: --images png: {no_browser} does not work as a browser" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("**/*.png"))
 
@@ -202,7 +202,7 @@ def test_serve_runs_the_study_and_ends_with_it(invoke: Invoke, finished: Finishe
 
         wait_for(noted)  # while it runs
         assert process.poll() is None
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
     assert "Network:" in stdout
     assert status(invoke, study, tmp_path)["best"]["score"] == printed["best"]["score"]

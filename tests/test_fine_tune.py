@@ -124,6 +124,7 @@ def test_batchnorm_is_reestimated_from_the_images(dense: MobileNetV2, data: Data
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dense.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_training_learns_and_reports(data: Dataset) -> None:
     model, seen = fresh(10, 0), []
     tune = Tune(

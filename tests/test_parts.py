@@ -73,6 +73,7 @@ def part(runs: Path, name: str) -> Path:
     return runs / name / "study.json"
 
 
+@pytest.mark.slow
 def test_the_best_that_a_search_foresees_are_trained_on_and_the_best_of_them_is_handed_over(
     invoke: Invoke, raced: tuple[Path, Path, dict[str, Any]]
 ) -> None:
@@ -95,6 +96,7 @@ def test_the_best_that_a_search_foresees_are_trained_on_and_the_best_of_them_is_
     assert "race.rung2" in result["file"] and result["test"]["mflops"] == pytest.approx(last[0]["mflops"])
 
 
+@pytest.mark.slow
 def test_a_study_in_parts_goes_on_where_it_was_and_ends_the_same(
     invoke: Invoke, raced: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -113,6 +115,7 @@ def test_a_study_in_parts_goes_on_where_it_was_and_ends_the_same(
         assert one == two, name
 
 
+@pytest.mark.slow
 def test_what_was_foreseen_of_each_finalist_can_be_checked(
     invoke: Invoke, raced: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -129,6 +132,7 @@ def test_what_was_foreseen_of_each_finalist_can_be_checked(
     assert "reached" in invoke("forecast", study, "--runs", runs)
 
 
+@pytest.mark.slow
 def test_a_step_cuts_the_winner_of_the_one_before(invoke: Invoke, tmp_path: Path) -> None:
     study, runs = tmp_path / "steps.toml", tmp_path / "runs"
     study.write_text(LOOK + STEPS)
@@ -224,6 +228,7 @@ def test_ranks_are_compared_among_networks_of_similar_size() -> None:
     assert 20 < bands[0][0] < 24 and 45 < bands[1][0] < 48
 
 
+@pytest.mark.slow
 def test_trials_that_were_trained_through_make_a_forecast(
     invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path, command: Command
 ) -> None:

@@ -338,7 +338,7 @@ images_per_epoch = 64
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
     killed = tmp_path / "b/tiny/trials/0000"
     for after in (1, 3, 5):  # the first ends a round, the others are within a phase each
-        with running("run", study, "--runs", tmp_path / "b", *options) as process:
+        with running("worker", study, "--runs", tmp_path / "b", *options) as process:
             while process.poll() is None and not (
                 (killed / "log.txt").exists() and f"epoch {after}, " in (killed / "log.txt").read_text()
             ):

@@ -21,7 +21,7 @@ from servers import Postgres
 pytestmark = pytest.mark.slow
 WriteStudy = Callable[..., Path]
 
-TRIALS = int(os.environ.get("STRESS_TRIALS", "40"))
+TRIALS = int(os.environ.get("STRESS_TRIALS", "24"))
 QUEUED, KILLS = TRIALS // 3, TRIALS // 8
 CUTS = [number / 50 for number in range(40)]
 NO_TRAINING = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 0')
@@ -37,6 +37,7 @@ SHORT = (
 )
 
 
+@pytest.mark.timeout(30 * TRIALS + 600)
 @pytest.mark.parametrize("server", ["sqlite", "postgres"])
 def test_many_trials_survive_four_workers_that_are_killed(
     server: str,
@@ -58,15 +59,13 @@ def test_many_trials_survive_four_workers_that_are_killed(
     study = write_study(("trials = 4", f"trials = {TRIALS}"), *SHORT[1:], extra="")
     chance, kills, spared, restarted = random.Random(0), 0, 0, False
     with running("run", study, *where, "--workers", 4, "--threads", 1, "--json") as pool:
-        began = time.monotonic()
         while pool.poll() is None:
             time.sleep(0.1)
-            assert time.monotonic() - began < 30 * TRIALS, "it stands still"
             measured = len(list(runs.glob("tiny/trials/*/measurement.json")))
             if measured >= spared and (victims := workers(pool.pid)):
                 os.kill(chance.choice(victims), signal.SIGKILL)
                 kills += 1
-                spared = measured + chance.randint(2, 6)
+                spared = measured + chance.randint(2, 5)
             if postgres and kills == 2 and not restarted:
                 postgres.stop()
                 time.sleep(2)

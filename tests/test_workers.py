@@ -93,7 +93,7 @@ def test_workers_stop_in_mid_epoch_and_leave_nobody(
         wait_for(lambda: len(list(tmp_path.glob("tiny/trials/*/plan.json"))) == count, pool)
         at_work = workers(pool.pid)
         pool.send_signal(how)
-        _, stderr = pool.communicate(timeout=300)
+        _, stderr = pool.communicate()
     assert not list(tmp_path.glob("tiny/trials/*/checkpoint.pt")), "it went on to the end of the epoch"
     assert pool.returncode == 130
     assert "Traceback" not in stderr
@@ -113,7 +113,7 @@ def test_a_second_ctrl_c_leaves_at_once(write_study: WriteStudy, dense_file: Pat
         pool.send_signal(signal.SIGINT)
         time.sleep(0.3)
         pool.send_signal(signal.SIGINT)
-        pool.wait(timeout=300)
+        pool.wait()
         assert len(list(filter(is_stopped, at_work))) == 2, "it waited for them"  # it kills those that it waits for
         for worker in at_work:
             os.kill(worker, signal.SIGKILL)
@@ -194,7 +194,7 @@ def test_a_worker_that_slept_and_was_taken_for_dead_drops_its_trial_without_harm
         sleeper.send_signal(signal.SIGSTOP)
         invoke("run", study, *shared, "--runs", there, "--workers", 1)
         sleeper.send_signal(signal.SIGCONT)
-        stdout, stderr = sleeper.communicate(timeout=300)
+        stdout, stderr = sleeper.communicate()
     assert sleeper.returncode == 0, stderr
     assert "taken for dead" in stderr
     assert "all trials are done" in stdout
