@@ -30,6 +30,12 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
+def write_out(path: Path, content: bytes) -> None:
+    """`write_whole`, and its folder first, for a file that somebody asked for by name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -32,7 +32,7 @@ def forecast(study: Path, out: Path | None, runs: Path, storage: str | None, as_
     the section [forecast] of a search that only looks.
     Of a study with [finalists]: what was foreseen of each finalist, and what it reached.
     """
-    from pruner.files import write_whole
+    from pruner.files import write_out
     from search.parts import read_parts
     from search.report import page
 
@@ -40,7 +40,7 @@ def forecast(study: Path, out: Path | None, runs: Path, storage: str | None, as_
     result, lines, figure = _of_study(parts[0], runs, storage) if len(parts) == 1 else _of_parts(parts, runs, storage)
     click.echo(json.dumps(result) if as_json else "\n".join(lines))
     if out is not None:
-        write_whole(out, page(f"Forecasts of {parts[0].whole}", lines, {"forecast": figure}).encode())
+        write_out(out, page(f"Forecasts of {parts[0].whole}", lines, {"forecast": figure}).encode())
         click.echo(f"Figure: {out}", err=True)
 
 

@@ -93,7 +93,7 @@ def plot(
     Of several studies: a comparison, with the work on all parts of each. Work is processor time, so it is fair where
     a machine was shared. Every study is held against the last one named.
     """
-    from pruner.files import write_whole
+    from pruner.files import write_out
     from search.images import write_images
     from search.parts import read_parts
     from search.plots import studies_figure
@@ -119,12 +119,12 @@ def plot(
             found[parts[0].whole] = [r for place in places for r in records(load_study(*place, storage).study)]
         out = out or runs / "comparison.html"
         figures = {"studies": studies_figure(found)}
-        write_whole(out, comparison_report(found).encode())
+        write_out(out, comparison_report(found).encode())
         rows = race_table(found)
         for sentence in standings(found):
             click.echo(sentence)
     if table:
-        write_whole(table, rows.encode())
+        write_out(table, rows.encode())
         click.echo(f"Table:   {table}")
     click.echo(f"Report:  {out}")
     for format in images:

@@ -192,7 +192,7 @@ def compare(
     Of two of equal widths, as before and after masks, --out also shows weights by layer.
     """
     from pruner.data import load
-    from pruner.files import write_whole
+    from pruner.files import write_out
     from pruner.loading import load_network
     from pruner.machine import prepare
     from pruner.mobilenet import widths
@@ -218,5 +218,5 @@ def compare(
         if len(networks) == 2 and widths(networks[0]) == widths(networks[1]):
             figures |= weight_figures(*networks)
         text = f"<pre>{html.escape(table(rows))}</pre>"
-        write_whole(out, page("Networks compared", [], figures, text).encode())
+        write_out(out, page("Networks compared", [], figures, text).encode())
         click.echo(f"Figure: {out}", err=True)

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from pruner.errors import InputError
 from pruner.extras import need
-from pruner.files import write_whole
+from pruner.files import write_out
 from search.progress import Progress
 
 _SIZE = {"width": 900, "scale": 2}
@@ -56,9 +56,8 @@ async def _write(
             for name, figure in figures.items():
                 size = {**_SIZE, "height": figure.layout.height}
                 content = await browser.calc_fig(figure, opts={"format": format, **size})
-                folder.mkdir(parents=True, exist_ok=True)
                 path = folder / f"{name}.{format}"
-                write_whole(path, content)
+                write_out(path, content)
                 written.append(path)
                 bar.advance()
     finally:

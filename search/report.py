@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from optuna.study import Study
 
-from pruner.files import write_whole
+from pruner.files import write_out
 from search import plots
 from search.plot_style import short
 from search.race import standings
@@ -64,7 +64,7 @@ def write_report(study: Study, spec: StudySpec, path: Path) -> dict[str, go.Figu
     """Draw the study as it stands; returns the figures, too."""
     found = records(study)
     figures = study_figures(spec, found, importances(study), dense_of(study))
-    write_whole(path, study_report(spec, found, figures).encode())
+    write_out(path, study_report(spec, found, figures).encode())
     return figures
 
 

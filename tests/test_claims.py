@@ -178,7 +178,7 @@ def test_work_under_a_lock_that_broke_is_not_done(postgres: Postgres, tmp_path: 
 
 def test_a_worker_that_is_stopped_under_a_lock_holds_nobody_up_for_long(postgres: Postgres, tmp_path: Path) -> None:
     url = study_url(postgres.url("stopped"), tmp_path / "study.db")
-    stopped, other = (Database(url, tmp_path / "lock", silence=1) for _ in range(2))
+    stopped, other = Database(url, tmp_path / "lock", silence=2), Database(url, tmp_path / "lock")
     theirs = claims(other, "other")
     with pytest.raises((LockLost, OperationalError)), stopped.alone(1):
         with other.alone(1):  # waits until the first one's session has been ended
@@ -187,7 +187,7 @@ def test_a_worker_that_is_stopped_under_a_lock_holds_nobody_up_for_long(postgres
     mine = claims(stopped, "stopped")
     with stopped.alone(1):
         mine.take(4, "here", None)
-    time.sleep(1.5)  # without the lock it may be silent
+    time.sleep(2.5)  # without the lock it may be silent
     assert set(mine.all()) == {3, 4}
     with pytest.raises(DBAPIError) as lost, stopped.engine.begin() as connection:
         change = sqlalchemy.text("UPDATE prune_search_claims SET deaths = 7 WHERE trial_id = 4")

@@ -144,12 +144,12 @@ def test_a_browser_that_does_not_work_is_told_and_waited_for_in_vain_by_nobody(
     no_browser = tmp_path / "chromium"
     no_browser.write_text("#!/bin/sh\nexit 1\n")
     no_browser.chmod(0o700)
-    out = tmp_path / "report.html"
+    out = tmp_path / "new" / "report.html"
     done = command("plot", study, "--runs", runs, "--out", out, "--images", "png", BROWSER_PATH=str(no_browser))
     assert done.returncode == 2
     assert f"prune-search: --images png: {no_browser} does not work as a browser" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("**/*.png"))
+    assert [path.name for path in out.parent.iterdir()] == ["report.html"]
 
 
 def test_an_intruder_gets_nothing_and_read_only_changes_nothing(

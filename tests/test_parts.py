@@ -120,7 +120,7 @@ def test_what_was_foreseen_of_each_finalist_can_be_checked(
     invoke: Invoke, raced: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     study, runs, _ = raced
-    drawn = tmp_path / "forecast.html"
+    drawn = tmp_path / "new" / "forecast.html"
     told = status(invoke, study, runs)
     assert told["study"] == "race.rung2" and list(told["parts_done"]) == ["race", "race.rung1"]
     assert told["parts_left"] == [] and told["parts_done"]["race"]["trials"]["done"] == 6

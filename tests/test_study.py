@@ -103,8 +103,8 @@ def test_export_score_and_plot_by_command(
     assert scored == printed["test"] == best["card"]["test"]
     assert scored["originates_from_mobilenetv2"] is True
     (runs / "tiny" / "report.html").unlink()
-    invoke("plot", study, "--runs", runs, "--table", tmp_path / "trials.csv")
-    assert len((tmp_path / "trials.csv").read_text().splitlines()) == 5
+    invoke("plot", study, "--runs", runs, "--table", tmp_path / "new" / "trials.csv")
+    assert len((tmp_path / "new" / "trials.csv").read_text().splitlines()) == 5
     assert (runs / "tiny" / "report.html").stat().st_size > 1_000_000
     missing = command("export", study, "--runs", runs, "--trial", 9)
     assert (missing.returncode, len(missing.stderr.splitlines())) == (2, 1)
