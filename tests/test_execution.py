@@ -110,6 +110,7 @@ def test_a_split_batch_has_the_gradients_of_its_parts(small: MobileNetV2) -> Non
     assert split.features[0][1].num_batches_tracked == 1
 
 
+@pytest.mark.slow
 def test_split_training_learns_and_resumes_to_the_same_weights(small: MobileNetV2, data: Dataset) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

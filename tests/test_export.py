@@ -32,6 +32,7 @@ print(float(model(torch.ones(1, 3, 64, 64)).sum()))
 """
 
 
+@pytest.mark.slow
 def test_an_export_loads_where_only_torch_and_torchvision_are(dense: MobileNetV2, tmp_path: Path) -> None:
     prune = Prune(cut=dict.fromkeys(STAGES, 0.7))
     pruned = apply_plan(dense, make_plan(dense, prune, score_channels(dense, "l2")))

@@ -35,6 +35,7 @@ def write(path: Path, space: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_networks_another_study_left_are_taken_as_they_are(
     invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], runs: Path, tmp_path: Path
 ) -> None:
@@ -53,6 +54,7 @@ def test_the_networks_another_study_left_are_taken_as_they_are(
         assert all(torch.equal(a, b) for a, b in zip(one.values(), two.values(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_parent_is_cut_further(
     invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], runs: Path, tmp_path: Path
 ) -> None:

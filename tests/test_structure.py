@@ -60,6 +60,7 @@ def test_the_top_level_holds_what_was_agreed() -> None:
     assert {name for name in found - agreed if not name.endswith(".egg-info")} == set()
 
 
+@pytest.mark.slow
 def test_the_readmes_notebook_runs(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     torch.save(fresh(10, 0), tmp_path / "mobilenetv2.pth")
