@@ -257,8 +257,8 @@ def _take_lock(connection: sqlalchemy.Connection, what: str, silence: int) -> No
 
 def _let_go(connection: sqlalchemy.Connection, what: str) -> None:
     if connection.dialect.name == "postgresql":
-        _end_if_silent(connection, 0)
         connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": _lock_key(what)})
+        _end_if_silent(connection, 0)
     else:
         connection.execute(sqlalchemy.text("SELECT RELEASE_LOCK(:key)"), {"key": f"prune-search {what}"})
     connection.rollback()
