@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pruner.count import GRADER_RESOLUTION
 from pruner.data import Split, eval_batches
+from pruner.masks import looks_masked, weights
 
 GRADER_BATCH = 64
 """The course's loader drops its last batch of fewer images: of 10,000 it sees 9,984."""
@@ -31,7 +32,7 @@ class Measurement:
     size_bytes: int
     """Of the network as it is handed in: one pickled module of 32-bit floats."""
     nonzero_params: int | None = None
-    """Parameters that are not zero; None in files of versions that did not count them."""
+    """See `nonzero_params`; None in files of versions that did not count them."""
 
 
 def count(model: nn.Module) -> tuple[float, int]:
@@ -95,8 +96,10 @@ def measure(
 
 
 def nonzero_params(model: nn.Module) -> int:
-    """How many parameters are not zero."""
-    return sum(int(torch.count_nonzero(parameter)) for parameter in model.parameters())
+    """How many parameters the masks leave: those that are not zero; all of them in a network that has no masks, whose
+    zeros are a fresh BatchNorm's, or come from training or rounding (see `looks_masked`)."""
+    masked = any(looks_masked(weight) for weight in weights(model).values())
+    return sum(int(p.count_nonzero()) if masked else p.numel() for p in model.parameters())
 
 
 def compressed_bytes(model: nn.Module) -> int:

@@ -125,13 +125,15 @@ def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
 
 def print_grade(graded: dict[str, Any]) -> None:
     """A finished network's grade in a line."""
+    from search.score import masked
+
     click.echo(
         f"Test images: {graded['accuracy']:.2%} right ({graded['accuracy_drop_last']:.2%} as the grader's loader sees "
         f"them), {graded['mflops']:.3f} MFLOPs, score {graded['score']:.2f}; {graded['params']:,} parameters, "
         f"{graded['size_bytes']:,} bytes"
     )
     left, params = graded["nonzero_params"], graded["params"]
-    if left < 0.99 * params:
+    if masked(left, params):
         click.echo(
             f"Masks: {left:,} parameters are not zero ({left / params:.1%}), {4 * left:,} bytes at 32 bits; the file "
             f"compressed: {graded['compressed_bytes']:,} bytes; the operations stay as they are"

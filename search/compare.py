@@ -14,7 +14,7 @@ from pruner.count import layers
 from pruner.data import Dataset
 from pruner.latency import latency
 from pruner.loading import load_network
-from pruner.masks import weights
+from pruner.masks import looks_masked, weights
 from pruner.measure import count
 from pruner.mobilenet import classes, widths
 from search.grade import grade
@@ -23,8 +23,6 @@ from search.progress import Progress
 from search.score import ScoreRule
 
 _BINS = 40
-_MASKED = 0.95
-"""A mask leaves fewer of the weights than this; of a filter that is dead already it says nothing."""
 
 
 def compare(
@@ -96,18 +94,20 @@ def weight_figures(before: MobileNetV2, after: MobileNetV2) -> dict[str, go.Figu
     """Of two networks of equal widths: parameters by layer, distributions of weights, the mask of a small tensor."""
     old, new = ({name: w.detach() for name, w in weights(model).items()} for model in (before, after))
     nonzero = {name: int(torch.count_nonzero(weight)) for name, weight in new.items()}
+    masked = [name for name, weight in new.items() if looks_masked(weight)]
     edges = {}
     for name in old:
         both = torch.cat([old[name].flatten(), new[name].flatten()])
         edges[name] = torch.linspace(float(both.min()), float(both.max()), _BINS + 1)
     counts = [{name: _histogram(w, edges[name]) for name, w in network.items()} for network in (old, new)]
     figures = {
-        "parameters": parameters_figure({name: weight.numel() for name, weight in old.items()}, nonzero),
+        "parameters": parameters_figure(
+            {name: weight.numel() for name, weight in old.items()}, nonzero if masked else None
+        ),
         "distributions": distributions_figure(
             counts[0], counts[1], {name: edge.tolist() for name, edge in edges.items()}
         ),
     }
-    masked = [name for name, left in nonzero.items() if left < _MASKED * int(torch.count_nonzero(old[name]))]
     if masked:
         smallest = min(masked, key=lambda name: new[name].numel())
         figures["mask"] = mask_figure((new[smallest] != 0).flatten(1).tolist(), smallest)

@@ -11,7 +11,7 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from search.score import BYTES_PER_PARAM
+from search.score import BYTES_PER_PARAM, masked
 from search.stopping import ENDED_EARLY
 
 CURVE, WORK, WIDTHS = "prune_search:curve", "prune_search:work", "prune_search:widths"
@@ -184,7 +184,7 @@ def foreseen(r: Record) -> str:
 
 def _sparse(r: Record) -> str:
     """How little of a masked network is not zero; empty for one without masks."""
-    if r.nonzero_bytes is None or not r.params or r.nonzero_bytes > 0.99 * BYTES_PER_PARAM * r.params:
+    if r.nonzero_bytes is None or not r.params or not masked(r.nonzero_bytes // BYTES_PER_PARAM, r.params):
         return ""
     return f"{r.nonzero_bytes / 1e6:.2f} MB not zero ({r.nonzero_bytes / BYTES_PER_PARAM / r.params:.1%})"
 

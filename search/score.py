@@ -61,6 +61,14 @@ BYTES_PER_PARAM = 4
 """Of 32-bit floats. As the course counts a sparse network's size: that of the parameters that are not zero."""
 
 
+def masked(nonzero: int, params: int) -> bool:
+    """Do masks leave so few parameters that it is worth telling?
+
+    Files of older versions count the zeros of a fresh BatchNorm, under 1 %, as masks' (see `pruner.measure`).
+    """
+    return nonzero < 0.99 * params
+
+
 def merit(objectives: Sequence[str], values: Mapping[str, float]) -> float:
     """What the best trial has most of: the score, or where size counts, the fewest bytes that are not zero."""
     return -values["nonzero_bytes"] if "nonzero_bytes" in objectives else values["score"]
