@@ -16,6 +16,8 @@ from search.cli_run import base, run, serve, worker
 from search.cli_scan import scan
 from search.cli_show import check, dashboard, plot, status
 from search.cli_take import compare, export, score, submit
+from search.interrupt import INTERRUPTED
+from search.streams import broken_output, open_missing
 
 _TRY_AGAIN = 75
 """The exit status when something outside is at fault that may pass (EX_TEMPFAIL)."""
@@ -39,6 +41,7 @@ for command in (
 
 def program() -> NoReturn:
     """`main` as a process of its own, which ends at once: taking torch apart would take Python almost two seconds."""
+    open_missing()
     code: object = 1
     try:
         main()
@@ -46,9 +49,10 @@ def program() -> NoReturn:
         code = ended.code
     except BaseException:
         traceback.print_exc()
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if code != INTERRUPTED:  # what is left to say then is what nobody read
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
     atexit._run_exitfuncs()
     os._exit(code if isinstance(code, int) else 0)
 
@@ -56,7 +60,7 @@ def program() -> NoReturn:
 def main() -> NoReturn:
     """Run the command; every error a user can cause is one line on standard error, without a traceback."""
     from pruner.errors import InputError
-    from search.interrupt import INTERRUPTED, install
+    from search.interrupt import install
 
     install()
     afterwards = "nothing finished is lost, give the same command again afterwards"
@@ -67,8 +71,8 @@ def main() -> NoReturn:
     except click.ClickException as error:
         _fail(error.format_message())
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}; {afterwards}", _TRY_AGAIN)
+        where = error.filename or broken_output()
+        _fail(f"{f'{where}: ' if where else ''}{error.strerror or error}; {afterwards}", _TRY_AGAIN)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; give the same command again to go on", INTERRUPTED)
     except Exception as error:
@@ -84,6 +88,6 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         click.echo(f"prune-search: {' '.join(message.split())}", err=True)
     sys.exit(code)

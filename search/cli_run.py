@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +26,7 @@ from search.options import Options, Web
 
 if TYPE_CHECKING:
     from search.folder import StudyFolder
+    from search.parts import Part
     from search.pool import Launcher
     from search.progress import Terminal
     from search.setup import Setup
@@ -83,7 +85,7 @@ class Workers:
 
 
 def _run(study: Path, workers: Workers, options: Options, web: Web | None, as_json: bool) -> None:
-    """Set up, have the trials run, deliver; with the dashboard beside if `web` says where. One part after the other."""
+    """Run the study to its end and print what came out."""
     from search.parts import read_parts
 
     parts = read_parts(study)
@@ -91,15 +93,26 @@ def _run(study: Path, workers: Workers, options: Options, web: Web | None, as_js
         from search.local import begin_server
 
         begin_server()  # it loads torch while this process does
+    from search.progress import Terminal
+
+    with Terminal() as terminal:
+        ready, result = _run_parts(study, parts, workers, options, web, terminal)
+    _print_result(ready, result, as_json)
+
+
+def _run_parts(
+    study: Path, parts: Sequence[Part], workers: Workers, options: Options, web: Web | None, terminal: Terminal
+) -> tuple[Setup, dict[str, Any]]:
+    """Set up, have the trials run, deliver; with the dashboard beside if `web` says where. One part after the other.
+
+    Returns the last part, and what `finish` delivered.
+    """
     from search.deliver import finish
     from search.folder import StudyFolder
-    from search.progress import Terminal
     from search.relay import note, study_of
     from search.report import write_report
-    from search.results import headline, records
     from search.setup import set_up
 
-    terminal = Terminal()
     before: tuple[StudySpec, StudyFolder] | None = None
     for number, part in enumerate(parts, 1):
         folder = StudyFolder(options.runs / part.name)
@@ -122,6 +135,12 @@ def _run(study: Path, workers: Workers, options: Options, web: Web | None, as_js
             else:
                 write_report(ready.store.study, spec, folder.report)
         before = (spec, folder)
+    return ready, result
+
+
+def _print_result(ready: Setup, result: dict[str, Any], as_json: bool) -> None:
+    from search.results import headline, records
+
     if as_json:
         click.echo(json.dumps(result))
         return
@@ -129,7 +148,7 @@ def _run(study: Path, workers: Workers, options: Options, web: Web | None, as_js
     if "test" in result:
         print_grade(result["test"])
         click.echo(f"Network: {result['file']}")
-    click.echo(f"Report:  {folder.report}")
+    click.echo(f"Report:  {ready.bench.folder.report}")
 
 
 def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool) -> None:
@@ -196,8 +215,10 @@ def worker(study: Path, options: Options) -> None:
     from search.worker import work
 
     spec, folder = open_files(study, options.runs)
-    ready = set_up(spec, folder, options, Terminal())
-    click.echo(f"End: {work(ready.store, ready.bench, ready.shared, options.grace)}.")
+    with Terminal() as terminal:
+        ready = set_up(spec, folder, options, terminal)
+        ended = work(ready.store, ready.bench, ready.shared, options.grace)
+    click.echo(f"End: {ended}.")
 
 
 @click.command()
@@ -219,10 +240,11 @@ def base(study: Path, data_root: Path | None, runs: Path, threads: int, device: 
     spec, folder = open_files(study, runs)
     chosen = prepare(threads, device)
     folder.create()
-    progress = Terminal()
     data = open_data(spec, data_root, chosen)
-    path = train_dense(spec, data, folder, progress)
-    if out is not None:
-        export_module(load_network(path), out)
-    print_grade(asdict(grade(path, data, spec.score, spec.data.resolution, chosen, progress)))
+    with Terminal() as terminal:
+        path = train_dense(spec, data, folder, terminal)
+        if out is not None:
+            export_module(load_network(path), out)
+        graded = grade(path, data, spec.score, spec.data.resolution, chosen, terminal)
+    print_grade(asdict(graded))
     click.echo(f"Network: {out or path}")

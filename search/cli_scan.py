@@ -84,7 +84,8 @@ def scan(
     )  # fmt: skip
     path = out or Path("runs", "scans", f"{model.stem}-{key}-{what}-{importance}-{name}-{images}-{resolution}.json")
     sparsities = [round(start + i * step, 6) for i in range(int((end - start) / step + 1e-9) + 1)]
-    found = find(network, settings, sparsities, data, path, Terminal())
+    with Terminal() as terminal:
+        found = find(network, settings, sparsities, data, path, terminal)
     if nonzero is not None:
         found["spread"] = spread_over(network, found, nonzero)
     figure = sensitivity_figure(curves(found), found["dense"], settings.images)

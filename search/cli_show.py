@@ -128,7 +128,9 @@ def plot(
         click.echo(f"Table:   {table}")
     click.echo(f"Report:  {out}")
     for format in images:
-        for path in write_images(figures, out.parent / "figures", format, Terminal()):
+        with Terminal() as terminal:
+            paths = write_images(figures, out.parent / "figures", format, terminal)
+        for path in paths:
             click.echo(f"Figure:  {path}")
 
 
@@ -173,13 +175,14 @@ def check(study: Path, options: Options, mending: bool, as_json: bool) -> None:
 
     spec, folder = open_files(study, options.runs)
     shared = open_shared(spec, folder, options.storage, options.artifacts)
-    problems = find_problems(shared, folder, Terminal())
-    left = [problem.what for problem in problems]
-    if problems and mending:
-        from search.mend import mend
-        from search.setup import set_up
+    with Terminal() as terminal:
+        problems = find_problems(shared, folder, terminal)
+        left = [problem.what for problem in problems]
+        if problems and mending:
+            from search.mend import mend
+            from search.setup import set_up
 
-        left = mend(problems, set_up(spec, folder, options, Terminal()))
+            left = mend(problems, set_up(spec, folder, options, terminal))
     if as_json:
         click.echo(json.dumps({"problems": [problem.as_json() for problem in problems], "left": left}))
     else:

@@ -67,10 +67,11 @@ def export(
     shared = open_shared(spec, folder, options.storage, options.artifacts)
     trial_files(shared, spec, folder, find_trial(shared.store.study, spec, trial))  # told before the data set is read
     data = None if no_grade else open_data(spec, options.data_root, chosen)
-    done = deliver(
-        shared, study, spec, folder, number=trial, formats=formats or available(), out=out, data=data,
-        progress=Terminal(),
-    )  # fmt: skip
+    with Terminal() as terminal:
+        done = deliver(
+            shared, study, spec, folder, number=trial, formats=formats or available(), out=out, data=data,
+            progress=terminal,
+        )  # fmt: skip
     files = [{**asdict(file), "file": str(file.file)} for file in done.files]
     if as_json:
         click.echo(json.dumps({"trial": done.trial, "files": files, "card": done.card}))
@@ -121,9 +122,10 @@ def submit(
     model = trial_files(shared, spec, folder, found).model
     root = options.data_root or (Path(spec.data.root).expanduser() if spec.data.root else None)
     data = open_data(spec, options.data_root, chosen)
-    result = pack(
-        model, student, notebook, out, data, root=root, resolution=spec.data.resolution, progress=Terminal()
-    )  # fmt: skip
+    with Terminal() as terminal:
+        result = pack(
+            model, student, notebook, out, data, root=root, resolution=spec.data.resolution, progress=terminal
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"trial": found.number, **result}))
         return
@@ -158,7 +160,8 @@ def score(
     chosen = prepare(threads, device)
     load_network(model)  # a bad file is told before the data set is read
     data = load(name, data_root).to(chosen)
-    result = asdict(grade(model, data, ScoreRule(), resolution, chosen, Terminal()))
+    with Terminal() as terminal:
+        result = asdict(grade(model, data, ScoreRule(), resolution, chosen, terminal))
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -206,9 +209,10 @@ def compare(
     chosen = prepare(threads, device)
     networks = [load_network(model) for model in models]  # a bad file is told before the data set is read
     data = None if no_grade else load(name, data_root).to(chosen)
-    rows = look(
-        models, data, ScoreRule(), resolution=resolution, threads=latency_threads, device=chosen, progress=Terminal()
-    )
+    with Terminal() as terminal:
+        rows = look(
+            models, data, ScoreRule(), resolution=resolution, threads=latency_threads, device=chosen, progress=terminal
+        )
     if as_json:
         click.echo(json.dumps({"models": rows}))
     else:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import wrap
 
-from rich.console import Group
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from search.feed import At, Event, Finished, Said
 from search.progress import Terminal
+from search.screen import plain
+
+_WIDE_FROM = 60
+"""Columns of a terminal that has room for all that is told of a worker."""
 
 
 @dataclass(slots=True)
@@ -31,17 +35,11 @@ class LiveTable:
         self._terminal, self._headline = terminal, headline
         self._rows = [_Row() for _ in range(count)]
         self._summary = headline()
-        self._live: Live | None = None
 
     @contextmanager
     def shown(self) -> Iterator[LiveTable]:
         """Show it for as long as the block runs."""
-        if not self._terminal.console.is_terminal:
-            yield self
-            return
-        with Live(
-            console=self._terminal.console, get_renderable=self._render, refresh_per_second=2, transient=True
-        ) as self._live:
+        with self._terminal.showing(self._picture):
             yield self
 
     def event(self, number: int, event: Event) -> None:
@@ -62,11 +60,15 @@ class LiveTable:
         if text != "done":
             self._terminal.line(f"worker {number}: {text}")
 
-    def _render(self) -> Group:
+    def _picture(self, columns: int, rows: int) -> RenderableType:
+        summary = wrap(plain(self._summary), columns)
+        fit = rows - 1 - len(summary)  # below the titles
+        shown = len(self._rows) if len(self._rows) <= fit else max(0, fit - 1)
         table = Table(box=None, pad_edge=False)
-        for title, justify in (("worker", "right"), ("doing", "left"), ("", "right"), ("images/s", "right")):
-            table.add_column(title, justify=justify)  # type: ignore[arg-type]
-        table.add_column("last score", justify="right")
-        for number, row in enumerate(self._rows):
-            table.add_row(str(number), row.doing, row.share, row.rate, row.last)
-        return Group(table, Text(self._summary, style="cyan"))
+        for title in ("worker", "doing", "", "images/s", "last score")[: None if columns >= _WIDE_FROM else 3]:
+            table.add_column(title, justify="left" if title == "doing" else "right", no_wrap=title != "doing")
+        for number, row in enumerate(self._rows[:shown]):
+            doing = Text(plain(row.doing), no_wrap=True, overflow="ellipsis")
+            table.add_row(*(str(number), doing, row.share, row.rate, row.last)[: len(table.columns)])
+        more = [f"and {len(self._rows) - shown} more workers"] if shown < len(self._rows) else []
+        return Group(table, *more, Text("\n".join(summary), style="cyan"))
