@@ -162,7 +162,7 @@ def apply_plan(model: nn.Module, plan: ChannelPlan) -> nn.Module:
 
 
 def _cut(model: nn.Module, keep: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    pruned = copy.deepcopy(model)
+    pruned = copy.deepcopy(model).requires_grad_(True)  # frozen parameters would be neither traced nor trained
     graph = dependency_graph(pruned)
     for group in GROUPS:
         root = pruned.get_submodule(group.root)

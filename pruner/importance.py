@@ -60,7 +60,7 @@ def score_channels(
     `on_images(n)` is told of every n calibration images done. Raises InputError where images are needed and missing.
     """
     check_name("importance", importance, IMPORTANCES)
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(model).eval().requires_grad_(True)  # also where the network given is frozen
     if calibration is not None:
         model.to(calibration.images.device)
     if importance in NEED_IMAGES:

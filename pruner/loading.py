@@ -1,43 +1,31 @@
-"""Loading a network from a file without running any of the file's code."""
+"""A MobileNetV2 from a file, in whatever form people save one, without running any of the file's code.
+
+A file's kind is told by its content (`file_kinds`). Pickles are read as inert stand-ins (`pickles`); the weights are
+looked for among all that the file holds (`state_dicts`, `whole_modules`), and a clean network is built of them: stock
+layers with torchvision's settings, nothing hung onto them, every weight to be trained.
+"""
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
-from torchvision.ops.misc import Conv2dNormActivation, ConvNormActivation
+from torch import nn
+from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.errors import InputError
-from pruner.mobilenet import classes, from_state_dict, origin_difference
-
-_STOCK_CLASSES: list[Any] = [
-    MobileNetV2,
-    InvertedResidual,
-    Conv2dNormActivation,
-    ConvNormActivation,
-    nn.Sequential,
-    nn.Conv2d,
-    nn.BatchNorm2d,
-    nn.ReLU6,
-    nn.Dropout,
-    nn.Linear,
-    set,
-]
+from pruner.file_kinds import weights_format
+from pruner.mobilenet import classes, from_state_dict
+from pruner.pickles import StandIn, read_pickle
+from pruner.state_dicts import Found, clean, find
+from pruner.whole_modules import module_difference, module_tensors
 
 
 def load_dense(path: Path, class_count: int) -> MobileNetV2:
-    """A network to prune: any file `load_network` takes that is still a MobileNetV2, for this many classes."""
-    model = load_network(path)
-    if difference := origin_difference(model):
-        raise InputError(f"{path}: not a MobileNetV2: {difference}")
+    """A network to prune: any file `load_network` takes, for this many classes; its classifier may be one Linear."""
+    model = load_network(path, to_prune=True)
     if classes(model) != class_count:
         raise InputError(
             f"{path}: tells {classes(model)} classes apart, the data has {class_count}; "
@@ -46,77 +34,87 @@ def load_dense(path: Path, class_count: int) -> MobileNetV2:
     return model
 
 
-def load_network(path: Path) -> MobileNetV2:
+def load_network(path: Path, *, to_prune: bool = False) -> MobileNetV2:
     """A MobileNetV2 from a whole pickled module, a state_dict, or safetensors; on the CPU, in eval mode.
 
-    None of the file's code is run: a file that holds anything else than tensors and stock layers is refused by naming
-    it.
+    The weights may be nested, wrapped and accompanied in any way. If a file holds several networks, those that by
+    their names are running averages or teachers of another are left aside, since an average is as good as its training
+    was long, and nobody can see that here; of what is left, all must be equal.
 
-    Raises InputError.
+    `to_prune`: the network is a start, not a result. Then a whole module is also taken if its classifier is one Linear
+    in place of torchvision's Sequential.
+
+    Raises InputError, which says what the file holds and what to do.
     """
-    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
-    if isinstance(loaded, dict):
-        for key in ("state_dict", "model"):
-            if isinstance(loaded.get(key), dict):
-                loaded = loaded[key]
-        loaded = from_state_dict(loaded, str(path))
-    if not isinstance(loaded, MobileNetV2):
-        raise InputError(f"{path}: holds a {type(loaded).__name__}, not a MobileNetV2 or its state_dict")
-    loaded = loaded.float().eval()
-    _check_runs(loaded, str(path))
-    return loaded
+    content = _read_safetensors(path) if weights_format(path) == "safetensors" else read_pickle(path)
+    try:
+        found = find(content)
+    except RecursionError as error:
+        raise InputError(f"{path}: not a whole PyTorch file (it holds itself?)") from error
+    if not found:
+        raise InputError(f"{path}: not the weights of a MobileNetV2 (it lacks features.0.0.weight){_instead(content)}")
+    made: list[tuple[Found, MobileNetV2]] = []
+    errors: list[InputError] = []
+    for one in sorted(found, key=lambda one: one.is_average):
+        if made and one.is_average > made[0][0].is_average:
+            break
+        try:
+            made.append((one, _build(one, path, to_prune)))
+        except InputError as error:
+            errors.append(error)
+    if not made:
+        raise errors[0]
+    model = made[0][1]
+    if not all(_equal(model, other) for _, other in made):
+        raise InputError(f"{path}: holds several networks ({', '.join(one.prefix.rstrip('.') for one, _ in made)}); "
+                         "save the state_dict() of one of them alone")  # fmt: skip
+    return model
+
+
+def _build(found: Found, path: Path, to_prune: bool) -> MobileNetV2:
+    where = found.prefix.rstrip(".")
+    source = f"{path}, {where}" if where else str(path)
+    tensors = found.tensors
+    if found.module is not None:
+        try:
+            difference = module_difference(found.module, to_prune=to_prune)
+            tensors = module_tensors(found.module)
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise InputError(f"{source}: not a whole module (damaged?)") from error
+        if difference:
+            raise InputError(f"{source}: {difference}")
+    model = from_state_dict(clean(tensors, source, hung_on=found.module is not None), source).eval()
+    _check_runs(model, source)
+    return model
 
 
 def _check_runs(model: nn.Module, source: str) -> None:
     try:
         with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, 32, 32))
+            logits = model(torch.zeros(1, 3, 32, 32))
     except Exception as error:
         detail = str(error).splitlines()[0][:120]
         raise InputError(f"{source}: its layers do not fit together ({detail})") from error
+    if not logits.isfinite().all():
+        raise InputError(f"{source}: its outputs are not finite, though its weights are")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    _check_there(path)
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return all(mine[name].equal(value) for name, value in theirs.items())
+
+
+def _instead(content: object) -> str:
+    """What a file holds that is no MobileNetV2, in a few words."""
+    if isinstance(content, StandIn):
+        return f"; it holds a {content.name}"
+    names = [str(key) for key in content][:3] if isinstance(content, dict) else []
+    return f"; it holds {', '.join(names)}{' ...' if len(content) > 3 else ''}" if names else ""  # type: ignore[arg-type]
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a safetensors file. Raises InputError if it is damaged."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a whole safetensors file ({str(error).splitlines()[0]})") from error
-
-
-def _check_there(path: Path) -> None:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a .pth with a MobileNetV2 or its state_dict")
-
-
-def _unpickle(path: Path) -> object:
-    _check_there(path)
-    try:
-        with torch.serialization.safe_globals(_STOCK_CLASSES):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "persistent_load" in str(error):
-            raise InputError(
-                f"{path}: a whole network in PyTorch's format of before 1.6, which cannot be loaded without running "
-                "its code; save it again with a newer PyTorch, or save its state_dict"
-            ) from error
-        foreign = _foreign_names(path, str(error))
-        if not foreign:
-            raise InputError(f"{path}: not a PyTorch file, or a damaged one") from error
-        raise InputError(f"{path}: refused, it holds {foreign}, which is not part of a MobileNetV2") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: may not be read ({error.strerror})") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError,
-            zipfile.BadZipFile) as error:  # fmt: skip
-        raise InputError(f"{path}: not a whole PyTorch file (truncated or damaged?)") from error
-
-
-def _foreign_names(path: Path, message: str) -> str:
-    """The classes or functions in a pickle that are not MobileNetV2's, as the file names them."""
-    try:
-        with torch.serialization.safe_globals(_STOCK_CLASSES):
-            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # an old file format, or a damaged one: the loader's message still names the first
-        names = re.findall(r"(?:GLOBAL|global:?) ([\w.]+)", message)[:1]
-    # A foreign network also holds layers of torch that MobileNetV2 does not: its own class tells more.
-    return ", ".join(sorted(names, key=lambda name: (name.startswith("torch."), name))[:3])

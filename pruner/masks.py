@@ -86,7 +86,7 @@ def score_weights(
         return {name: weight.detach().abs() for name, weight in found.items()}
     if calibration is None or not len(calibration):
         raise InputError("importance: 'taylor' ranks by gradients and needs calibration images")
-    working = copy.deepcopy(model).eval().to(calibration.images.device)
+    working = copy.deepcopy(model).eval().requires_grad_(True).to(calibration.images.device)
     parameters = list(weights(working).values())
     sums = [torch.zeros_like(weight) for weight in parameters]
     for images, labels in eval_batches(calibration, batch=8, resolution=resolution):

@@ -5,11 +5,11 @@ Torchvision's class is used as it is, so that what is handed over consists of st
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -96,8 +96,7 @@ def imagenet(class_count: int, seed: int) -> MobileNetV2:
     except (URLError, OSError, RuntimeError) as error:
         target = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         raise InputError(
-            f"ImageNet weights: cannot be downloaded ({error}); put the file at {target}, or give a trained network "
-            "with --base FILE"
+            f"ImageNet weights: cannot be downloaded ({error}); put the file at {target}, or give a trained network"
         ) from error
     return with_new_classifier(from_state_dict(state, "ImageNet weights"), class_count, seed)
 
@@ -111,50 +110,74 @@ def with_new_classifier(model: MobileNetV2, class_count: int, seed: int) -> Mobi
     return model
 
 
-def from_state_dict(state: Mapping[str, Any], source: str) -> MobileNetV2:
-    """The MobileNetV2, of whatever widths, whose weights these are.
+def weight_names() -> dict[str, None]:
+    """The names in the state_dict of a MobileNetV2 of any widths, in order."""
+    return dict.fromkeys(_reference().state_dict())
 
-    Raises InputError, which names `source`, if they are not a MobileNetV2's.
+
+def from_state_dict(state: Mapping[str, Tensor], source: str) -> MobileNetV2:
+    """The MobileNetV2, of whatever widths, whose weights these are; every weight can be trained.
+
+    `state`: all of `weight_names`; BatchNorm's counts of batches may be missing. The network takes over the tensors.
+
+    Raises InputError, which begins with `source`, if their shapes are not a MobileNetV2's.
     """
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    reference = fresh(1, 0)
-    expected = reference.state_dict()
-    lacking = [f"lacks {name}" for name in expected if name not in state]
-    if wrong := lacking + [f"has a foreign {name}" for name in state if name not in expected]:
-        raise InputError(f"{source}: not the weights of a MobileNetV2 (it {wrong[0]})")
-    if odd := [name for name, value in state.items() if not isinstance(value, Tensor)]:
-        raise InputError(f"{source}: not the weights of a MobileNetV2 ({odd[0]} is not a tensor)")
-    for name, layer in list(reference.named_modules()):
-        if not isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
-            continue
-        weight = state[f"{name}.weight"]
-        if weight.dim() != layer.weight.dim():
-            raise InputError(f"{source}: not the weights of a MobileNetV2 ({name}.weight has another shape)")
-        parent, _, child = name.rpartition(".")
-        setattr(reference.get_submodule(parent), child, _resized(layer, weight.shape))
+    network = copy.deepcopy(_reference())
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+            shape = state[f"{name}.weight"].shape
+            if len(shape) != layer.weight.dim():
+                raise InputError(f"{source}: not the weights of a MobileNetV2 ({name}.weight has another shape)")
+            _resize(layer, shape)
+    counts = {name: torch.tensor(0) for name in weight_names() if name.endswith(".num_batches_tracked")}
     try:
-        reference.load_state_dict({name: value.float() if value.is_floating_point() else value
-                                   for name, value in state.items()})  # fmt: skip
+        network.load_state_dict({**counts, **state}, assign=True)
     except RuntimeError as error:
         detail = str(error).splitlines()[-1].strip()
         raise InputError(f"{source}: not the weights of a MobileNetV2 ({detail})") from error
-    return reference
+    if (channels := _conv(network, "features.0.0").in_channels) != 3:
+        raise InputError(f"{source}: for images of {channels} channel{'s'[: channels - 1]}; here they have 3 (RGB)")
+    if _starts_with_shortcut(widths(network)):
+        raise InputError(f"{source}: so narrow (a width_mult of 0.25 or less) that its first block has a residual "
+                         "connection, which MobileNetV2's has not; give one of a larger width_mult")  # fmt: skip
+    return network
 
 
-def _resized(layer: nn.Module, shape: torch.Size) -> nn.Module:
-    """A layer like the one given, of the size that a weight of `shape` needs."""
+def _starts_with_shortcut(width: Mapping[str, int]) -> bool:
+    """Has the first block a residual connection, which MobileNetV2's has not?
+
+    torchvision builds one where a block of stride 1 has equally wide input and output: with a width_mult of 0.25 or
+    less, in the first block. Such widths are a coincidence in a network that was cut, where nothing is rebuilt. In one
+    that nobody cut, every hidden width is six times the width of the block's input.
+    """
+    if width["stage1.hidden.1"] != width["stage1.output"]:
+        return False
+    for group in GROUPS:
+        if group.kind == "hidden" and group.stage != "stage1":
+            stage = int(group.stage.removeprefix("stage")) - (not group.residual)
+            if width[group.name] != 6 * width[f"stage{stage}.output"]:
+                return False
+    return True
+
+
+def _resize(layer: nn.Conv2d | nn.BatchNorm2d | nn.Linear, shape: torch.Size) -> None:
+    """Give a layer the size that a weight of this shape needs, without values."""
+
+    def empty(*size: int) -> nn.Parameter:
+        return nn.Parameter(torch.empty(size, device="meta"))
+
     if isinstance(layer, nn.Conv2d):
         depthwise = layer.groups > 1
-        return nn.Conv2d(
-            shape[0] if depthwise else shape[1],
-            shape[0],
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-            groups=shape[0] if depthwise else 1,
-            bias=False,
-        )
-    return nn.BatchNorm2d(shape[0]) if isinstance(layer, nn.BatchNorm2d) else nn.Linear(shape[1], shape[0])
+        layer.out_channels, layer.in_channels = shape[0], shape[0] if depthwise else shape[1]
+        layer.groups = shape[0] if depthwise else 1
+        layer.weight = empty(shape[0], layer.in_channels // layer.groups, *layer.kernel_size)
+    elif isinstance(layer, nn.BatchNorm2d):
+        layer.num_features = shape[0]
+        layer.weight, layer.bias = empty(shape[0]), empty(shape[0])
+        layer.running_mean, layer.running_var = empty(shape[0]).detach(), empty(shape[0]).detach()
+    else:
+        layer.out_features, layer.in_features = shape
+        layer.weight, layer.bias = empty(*shape), empty(shape[0])
 
 
 def origin_difference(model: nn.Module) -> str | None:
@@ -176,10 +199,16 @@ def origin_difference(model: nn.Module) -> str | None:
     return None
 
 
+_COMPARED = ("kernel_size", "stride", "padding", "dilation", "eps", "affine", "use_res_connect", "inplace")
+SETTINGS = (*_COMPARED, "groups", "out_channels")
+"""The attributes of modules that tell a MobileNetV2 from another network."""
+
+
 @functools.cache
 def _reference() -> MobileNetV2:
-    """Never changed; only its structure is looked at."""
-    return MobileNetV2(num_classes=10)
+    """Without weights, and never changed; only its structure is looked at."""
+    with torch.device("meta"):
+        return MobileNetV2(num_classes=10)
 
 
 def _module_difference(reference: nn.Module, found: nn.Module) -> str | None:
@@ -187,7 +216,7 @@ def _module_difference(reference: nn.Module, found: nn.Module) -> str | None:
         return f"is a {type(found).__name__}, not a {type(reference).__name__}"
     if "forward" in vars(found) or found._forward_hooks or found._forward_pre_hooks:
         return "computes something of its own"
-    for key in ("kernel_size", "stride", "padding", "dilation", "eps", "affine", "use_res_connect", "inplace"):
+    for key in _COMPARED:
         if getattr(found, key, None) != getattr(reference, key, None):
             return f"has {key} {getattr(found, key, None)}, not {getattr(reference, key, None)}"
     if isinstance(found, nn.Conv2d) and isinstance(reference, nn.Conv2d):

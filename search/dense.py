@@ -120,4 +120,5 @@ def _start(spec: StudySpec, data: Dataset) -> MobileNetV2:
         return fresh(data.classes, spec.seed)
     if spec.base.init == "imagenet":
         return imagenet(data.classes, spec.seed)
-    return with_new_classifier(load_network(Path(spec.base.init).expanduser()), data.classes, spec.seed)
+    start = load_network(Path(spec.base.init).expanduser(), to_prune=True)
+    return with_new_classifier(start, data.classes, spec.seed)

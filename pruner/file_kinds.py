@@ -1,0 +1,161 @@
+"""What a file is, told by its content whatever its name: PyTorch, safetensors, or what people give in their place."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from pruner.errors import InputError
+
+_HEAD = 4096
+"""So many bytes of a file are looked at."""
+_MOST_FIELDS = 100_000
+_GIVE = "give a .pth or .safetensors file with a MobileNetV2's weights"
+_UNPACK = "unpack it and give the .pth or .safetensors file in it"
+_ORIGINAL = "it cannot be turned back into a network here: give the .pth file that it was made from"
+
+_MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
+    (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
+    (0, b"\x1f\x8b", "a gzip archive", _UNPACK),
+    (0, b"BZh", "a bzip2 archive", _UNPACK),
+    (0, b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive", _UNPACK),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (0, b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (257, b"ustar", "a tar archive", _UNPACK),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it", _GIVE),
+    (4, b"TFL3", "a TensorFlow Lite model", _GIVE),
+    (4, b"ET1", "an ExecuTorch program", _ORIGINAL),
+    (0, b"GGUF", "a GGUF file", _GIVE),
+    (0, b"\x93NUMPY", "a NumPy array", _GIVE),
+    (0, b"SQLite format 3\x00", "an SQLite database", _GIVE),
+    (0, b"%PDF", "a PDF document", _GIVE),
+    (0, b"\x89PNG", "an image", _GIVE),
+    (0, b"\xff\xd8\xff", "an image", _GIVE),
+    (0, b"\x7fELF", "a program or a library", _GIVE),
+)
+"""(offset, the bytes there, what such a file is, what to do)."""
+
+_ONNX_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
+"""The numbers of the fields of ONNX's ModelProto (onnx.proto); 1 is the format's version, 7 the graph."""
+
+
+def weights_format(path: Path) -> Literal["torch", "safetensors"]:
+    """Which reader the file is for. What nobody knows is left to torch's, which refuses it.
+
+    Raises InputError, which says what the file is and what to do, if it is known to hold no weights.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: {_folder(path)}")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {_GIVE}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            found = _foreign(path, head, file)
+    except OSError as error:
+        raise InputError(f"{path}: may not be read ({error.strerror})") from error
+    if found:
+        raise InputError(f"{path}: is {found[0]}; {found[1]}")
+    if head[8:9] == b"{" and not head.startswith(b"\x80"):  # after the length of its header, the header in JSON
+        return "safetensors"
+    is_torch = head.startswith((b"PK\x03\x04", b"\x80"))  # an archive of a pickle and its tensors, or a bare pickle
+    return "safetensors" if path.suffix == ".safetensors" and not is_torch else "torch"
+
+
+def _folder(path: Path) -> str:
+    names = sorted(child.name for child in path.iterdir())
+    if "saved_model.pb" in names:
+        return f"is a TensorFlow SavedModel; {_GIVE}"
+    if "data.pkl" in names:
+        return "is a PyTorch file that was unpacked into a folder; give the .pth file itself"
+    weights = [name for name in names if name.endswith((".pth", ".pt", ".bin", ".ckpt", ".safetensors"))]
+    return f"is a folder, not a file; {f'give a file in it, as {path / weights[0]}' if weights else _GIVE}"
+
+
+def _foreign(path: Path, head: bytes, file: BinaryIO) -> tuple[str, str] | None:
+    """(what the file is, what to do) if it is known to hold no weights."""
+    if not head:
+        return "empty", "its download or its writing broke off: get it again"
+    for offset, magic, what, remedy in _MAGIC:
+        if head[offset:].startswith(magic):
+            return what, remedy
+    if head.startswith(b"PK"):
+        return _archive(path)
+    return _text(head) or _protobuf(file)
+
+
+def _archive(path: Path) -> tuple[str, str] | None:
+    """What a ZIP archive is that torch.save has not written; None also where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        return None
+    if any("/code/" in name for name in names):
+        return "a TorchScript program", "save its weights: torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
+    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
+        return "a torch.export program", "save its weights: torch.save(torch.export.load(FILE).state_dict, NEW_FILE)"
+    if any(name.endswith("data.pkl") for name in names):
+        return None
+    if any(name.endswith("model.weights.h5") for name in names):
+        return "a Keras model", _GIVE
+    if names and all(name.endswith(".npy") for name in names):
+        return "an archive of NumPy arrays", "make them tensors and save these by torch.save"
+    return f"a ZIP archive ({', '.join(names[:2]) or 'empty'}{', ...' if len(names) > 2 else ''})", _UNPACK
+
+
+def _text(head: bytes) -> tuple[str, str] | None:
+    """What a text is; None for binary content."""
+    if head[0] >= 0x80 and not head.startswith(b"\xef\xbb\xbf"):  # no text starts so, but a pickle does
+        return None
+    if any(byte < 0x20 and byte not in b"\t\n\r\f" for byte in head):
+        return None
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith(b"<!doctype html") or (start.startswith(b"<") and b"<html" in start):
+        return "an HTML page, not the file itself", "the server answered with a login or an error: download it again"
+    if start.startswith(b"<"):
+        return "an XML file", _GIVE
+    return "a JSON file" if start.startswith((b"{", b"[")) else "a text file", _GIVE
+
+
+def _protobuf(file: BinaryIO) -> tuple[str, str] | None:
+    """ONNX and TensorFlow, which have no magic number: told by the fields at the top of the message."""
+    fields = _fields(file)
+    numbers = {number for number, _ in fields}
+    if fields[:1] == [(1, 0)] and (7, 2) in fields and numbers <= _ONNX_FIELDS:
+        return "an ONNX model", _ORIGINAL
+    # SavedModel: a version and graphs. GraphDef: its nodes, then versions, and perhaps a library.
+    if set(fields) == {(1, 0), (2, 2)} or set(fields) in ({(1, 2), (4, 2)}, {(1, 2), (2, 2), (4, 2)}):
+        return "a TensorFlow graph", _GIVE
+    return None
+
+
+def _fields(file: BinaryIO) -> list[tuple[int, int]]:
+    """(number, wire type) of the fields of a Protocol Buffers message, as far as it is one."""
+    found: list[tuple[int, int]] = []
+    file.seek(0)
+    while len(found) < _MOST_FIELDS and (key := _varint(file)) is not None:
+        number, wire = key >> 3, key & 7
+        length = {0: 0, 1: 8, 2: None, 5: 4}.get(wire, -1)
+        if wire in (0, 2):
+            value = _varint(file)
+            length = None if value is None else value if wire == 2 else 0
+        if number == 0 or length is None or length < 0:
+            break
+        found.append((number, wire))
+        file.seek(length, 1)
+    return found
+
+
+def _varint(file: BinaryIO) -> int | None:
+    """An integer in groups of seven bits, the lowest first; None at the end of the file, or if it is none."""
+    value = 0
+    for place in range(0, 63, 7):
+        if not (byte := file.read(1)):
+            return None
+        value |= (byte[0] & 0x7F) << place
+        if byte[0] < 0x80:
+            return value
+    return None
