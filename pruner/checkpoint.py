@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -29,5 +30,6 @@ def load_state(path: Path) -> Any | None:
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError, IndexError, AttributeError,
+            TypeError, zipfile.BadZipFile) as error:  # fmt: skip
         raise InputError(f"{path}: damaged; delete it to compute it again") from error

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -44,7 +46,12 @@ def _umask() -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, whole or not at all."""
-    write_whole(path, (json.dumps(value, indent=1) + "\n").encode())
+    write_whole(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def read_json(path: Path) -> Any | None:
@@ -53,3 +60,30 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that can be made again: empty if there is no such file, or it is damaged."""
+    try:
+        value = read_json(path)
+    except (ValueError, OSError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def checksum(file: BinaryIO) -> dict[str, Any]:
+    """Length and CRC-32 of an open file, as JSON holds them: any change of one to four bytes in a row shows."""
+    part = memoryview(bytearray(2**18))  # stays in the processor's cache
+    size = crc = 0
+    while count := file.readinto(part):  # type: ignore[attr-defined]
+        size, crc = size + count, zlib.crc32(part[:count], crc)
+    return {"size_bytes": size, "crc32": f"{crc:08x}"}
+
+
+def is_whole_archive(path: Path) -> bool:
+    """Do all members of a zip archive, which is what torch writes, agree with their CRC-32? Reads no pickle."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # a damaged archive raises nearly anything: BadZipFile, RuntimeError, NotImplementedError ...
+        return False

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from pruner.errors import InputError
 from pruner.extras import has
-from pruner.files import read_json, write_json, write_whole
+from pruner.files import read_object, write_json, write_whole
 from search.folder import SHARED_FILES, StudyFolder, TrialFolder
 from search.storage import Store
 
@@ -89,7 +89,7 @@ class Shared:
 
     def _fetch(self, here: TrialFolder, trial: FrozenTrial) -> None:
         names: dict[str, str] = trial.system_attrs.get(_FILES, {})
-        present = read_json(here.path / SHARED_FILES) or {}
+        present = read_object(here.path / SHARED_FILES)
         for file, name in names.items():
             if present.get(file) != name or not (here.path / file).exists():
                 here.path.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,17 +12,16 @@ from typing import Any
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from pruner.checkpoint import load_state
 from pruner.errors import InputError
-from pruner.files import read_json
-from pruner.loading import load_network
-from pruner.measure import count
+from pruner.files import checksum, is_whole_archive, json_bytes, read_object
 from search.artifacts import Shared
 from search.claims import CLAIMS_TABLE, Claims
 from search.filesystem import locked
-from search.folder import LOCK, StudyFolder, leftovers
+from search.folder import CHECKED, CHECKSUMS, LOCK, StudyFolder, leftovers
 from search.progress import Progress
 
+_NEEDED = ("recipe.json", "plan.json", "model.pth", "measurement.json")
+"""The files that every finished trial has."""
 _CLOSE = 1e-9
 """Figures are written with all their digits; JSON and databases give the same back."""
 
@@ -78,42 +78,75 @@ def _finished_trial(trial: FrozenTrial, shared: Shared, folder: StudyFolder) -> 
         shared.finished_folder(folder, trial)
     except InputError as error:
         return [Problem(trial.number, str(error), "")]
-    wrong: dict[Path, str] = {}
-    looks: dict[str, Callable[[Path, FrozenTrial], str]] = {
-        "recipe.json": _recipe,
-        "plan.json": _plan,
-        "measurement.json": _measurement,
-        "model.pth": _model,
-    }
-    for name, look in looks.items():
-        path = here.path / name
-        reason = look(path, trial) if path.exists() else "is missing"
-        if reason:
-            wrong[path] = reason
-    checkpoint = here.path / "checkpoint.pt"
-    if wrong and checkpoint.exists() and _damaged_state(checkpoint):
-        wrong[checkpoint] = "is damaged"
+    wrong = _wrong_files(here.path, trial)
     if not wrong:
         return []
     what = "; ".join(f"{path.name} {reason}" for path, reason in wrong.items())
+    if [path.name for path in wrong] == ["checkpoint.pt"]:
+        (path,) = wrong
+        return [Problem(trial.number, what, "delete it; a finished trial does without", path.unlink)]
     remedy = "make it again, going on from its last whole checkpoint"
     return [Problem(trial.number, what, remedy, retrain=tuple(wrong))]
 
 
-def _recipe(path: Path, _trial: FrozenTrial) -> str:
-    return "" if _json(path) else "is damaged"
+def _wrong_files(home: Path, trial: FrozenTrial) -> dict[Path, str]:
+    """File -> what is wrong with it. Reads every file once and builds no network, unless there are no checksums."""
+    sums: dict[str, object] = {}
+    wrong: dict[Path, str] = {}
+    if (home / CHECKSUMS).exists():  # trials of earlier versions have none
+        sums = read_object(home / CHECKSUMS)
+        unchanged = sums and (home / CHECKSUMS).read_bytes() == json_bytes(sums)
+        if not unchanged or not {*_NEEDED} <= sums.keys() <= {*CHECKED}:
+            sums, wrong[home / CHECKSUMS] = {}, "is damaged"
+    for name in CHECKED:
+        path = home / name
+        if path.exists():
+            reason = _wrong_content(path, trial, sums)
+        else:
+            reason = "is missing" if name in _NEEDED or (name in sums and name != "checkpoint.pt") else ""
+        if reason:
+            wrong[path] = reason
+    return wrong
 
 
-def _plan(path: Path, trial: FrozenTrial) -> str:
-    return _compare("MFLOPs", _json(path).get("mflops"), trial.user_attrs.get("mflops"))
+def _wrong_content(path: Path, trial: FrozenTrial, sums: Mapping[str, object]) -> str:
+    if path.name in _FIGURES and (reason := _FIGURES[path.name](read_object(path), trial)):
+        return reason
+    if path.name in sums:
+        try:
+            with path.open("rb", buffering=0) as file:
+                return "" if sums[path.name] == checksum(file) else "is damaged"
+        except OSError as error:  # the disk does not give it back
+            return f"cannot be read ({error.strerror})"
+    if path.name == "model.pth":
+        return _model(path, trial)
+    return "is damaged" if path.name == "checkpoint.pt" and not is_whole_archive(path) else ""
 
 
-def _measurement(path: Path, trial: FrozenTrial) -> str:
-    measured = _json(path).get("measurement", {})
-    return _compare("accuracy", measured.get("accuracy"), trial.user_attrs.get("accuracy"))
+def _recipe(found: dict[str, Any], _trial: FrozenTrial) -> str:
+    return "" if found else "is damaged"
+
+
+def _plan(found: dict[str, Any], trial: FrozenTrial) -> str:
+    return _compare("MFLOPs", found.get("mflops"), trial.user_attrs.get("mflops"))
+
+
+def _measurement(found: dict[str, Any], trial: FrozenTrial) -> str:
+    measured = found.get("measurement")
+    accuracy = measured.get("accuracy") if isinstance(measured, dict) else None
+    return _compare("accuracy", accuracy, trial.user_attrs.get("accuracy"))
+
+
+_FIGURES = {"recipe.json": _recipe, "plan.json": _plan, "measurement.json": _measurement}
 
 
 def _model(path: Path, trial: FrozenTrial) -> str:
+    """Of a trial without checksums: build the network."""
+    from pruner.loading import load_network
+    from pruner.measure import count
+
+    if zipfile.is_zipfile(path) and not is_whole_archive(path):
+        return "is damaged"
     try:
         mflops, _ = count(load_network(path))
     except InputError:
@@ -121,29 +154,12 @@ def _model(path: Path, trial: FrozenTrial) -> str:
     return _compare("MFLOPs", mflops, trial.user_attrs.get("mflops"))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty if it is damaged."""
-    try:
-        value = read_json(path)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _compare(what: str, file: float | None, database: float | None) -> str:
-    if file is None:
+def _compare(what: str, file: object, database: float | None) -> str:
+    if not isinstance(file, int | float):
         return "is damaged"
     if database is None or abs(file - database) <= _CLOSE * max(1.0, abs(database)):
         return ""
     return f"says {what} {file:g}, the database {database:g}"
-
-
-def _damaged_state(path: Path) -> bool:
-    try:
-        load_state(path)
-    except InputError:
-        return True
-    return False
 
 
 def _stale_claims(trials: Sequence[FrozenTrial], claims: Claims) -> list[Problem]:
@@ -170,9 +186,15 @@ def _foreign_folders(trials: Sequence[FrozenTrial], folder: StudyFolder) -> list
 
 
 def _damaged_files(folder: StudyFolder) -> list[Problem]:
-    damaged = [path for path in sorted(folder.scores_folder.glob("*.pt")) if _damaged_state(path)]
+    archives = (*sorted(folder.scores_folder.glob("*.pt")), *sorted(folder.dense.glob("*.checkpoint")))
+    damaged = [path for path in archives if not is_whole_archive(path)]
+    tables = (*filter(Path.exists, (folder.speeds,)), *sorted(folder.dense.glob("*.json")))
+    damaged += [path for path in tables if not read_object(path)]
+    dense = [path for path in sorted(folder.dense.glob("*.pth")) if not is_whole_archive(path)]
     return [
         Problem(None, f"{path} is damaged", "delete it; it is computed again", path.unlink) for path in damaged
+    ] + [
+        Problem(None, f"{path} is damaged; delete it, and the next run trains it again", "") for path in dense
     ] + [
         Problem(None, f"{path} was left by a process that was killed", "delete it", path.unlink)
         for path in _leftovers(folder)

@@ -13,7 +13,7 @@ from pruner.checkpoint import load_state, save_state
 from pruner.count import count_of
 from pruner.data import Dataset
 from pruner.export import export_module
-from pruner.files import read_json, write_json
+from pruner.files import read_object, write_json
 from pruner.fine_tune import epoch_images, fine_tune
 from pruner.loading import load_network
 from pruner.measure import accuracy, evaluate
@@ -82,12 +82,13 @@ def measure_dense(
     """
     path = folder.dense / f"{data.name}-{key}-{data_key(spec)}.json"
     with locked(path.with_suffix(".lock")):
-        if not path.exists():
+        kept = read_object(path)
+        if not kept:
             with progress.task("dense network, holdout", len(data.holdout)) as bar:
                 right = evaluate(model, data.holdout, resolution=spec.data.resolution, on_images=bar.advance)
-            write_json(path, {"accuracy": accuracy(right)})
+            kept = {"accuracy": accuracy(right)}
+            write_json(path, kept)
             progress.line(f"Dense network: {accuracy(right):.2%} of the holdout.")
-        kept: dict[str, float] = read_json(path) or {}
     mflops, params = count_of(widths(model), data.classes)
     return Dense(mflops=mflops, params=params, accuracy=kept["accuracy"], classes=data.classes, widths=widths(model))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruner.errors import InputError
-from pruner.files import read_json, write_json
+from pruner.files import checksum, json_bytes, read_json, write_json
 from pruner.recipe import Recipe
 from search.work import Work
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does w
 
 LOCK = "lock"
 """The name of the lock in a trial's folder."""
+CHECKSUMS = "checksums.json"
+"""In a finished trial's folder: length and CRC-32 of the other files, for `search.check`."""
+CHECKED = ("recipe.json", "plan.json", "latency.json", "checkpoint.pt", "model.pth", "measurement.json")
+"""The files of a trial that have checksums."""
 SHARED_FILES = ".shared.json"
 """In a trial's folder: which of an artifact store's files were fetched or written here (`search.artifacts`)."""
 
@@ -268,6 +273,12 @@ class TrialFolder:
         all cores together. `history`: a dict for every epoch. `before`: as in `checkpoint`.
         """
         value = {"measurement": asdict(measurement), "seconds": seconds, "history": history, "before": before}
+        sums = {"measurement.json": checksum(io.BytesIO(json_bytes(value)))}
+        for path in (self.path / name for name in CHECKED if name not in sums):
+            if path.exists():
+                with path.open("rb", buffering=0) as file:
+                    sums[path.name] = checksum(file)
+        self._keep_json(CHECKSUMS, sums)
         self._keep_json("measurement.json", value)
 
     def take_over(self, twin: TrialFolder) -> None:

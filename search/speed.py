@@ -11,7 +11,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.count import count_of
 from pruner.data import Dataset
 from pruner.execution import best
-from pruner.files import read_json, write_json
+from pruner.files import read_object, write_json
 from pruner.fine_tune import epoch_images
 from pruner.machine import processor
 from pruner.mobilenet import classes, widths
@@ -52,7 +52,7 @@ def _execution(model: nn.Module, part: Tune, data: Dataset, folder: StudyFolder,
     )
     path = folder.speeds
     with locked(path.with_suffix(".lock")):
-        kept = read_json(path) or {}
+        kept = read_object(path)
         if key not in kept:
             with progress.task(f"measuring how to train fastest at {part.resolution} px", 0):
                 model.to(device)

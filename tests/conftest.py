@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from click.testing import CliRunner
@@ -76,12 +76,17 @@ def pytest_configure() -> None:
 
 
 @contextmanager
-def running(*arguments: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    *arguments: object,
+    stdout: int | IO[str] = subprocess.PIPE,
+    stderr: int | IO[str] = subprocess.PIPE,
+    **environment: str,
+) -> Iterator[subprocess.Popen[str]]:
     """`prune-search` in a process of its own, whose children can be found; killed at the end if it still runs."""
     program = str(Path(sys.executable).with_name("prune-search"))
     with subprocess.Popen(
         [program, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment},
+        stdout=stdout, stderr=stderr, text=True, env={**os.environ, **environment},
     ) as process:  # fmt: skip
         try:
             yield process

@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Command, Invoke, figures, status
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pruner.loading import load_network
+from search.artifacts import Shared
+from search.check import Problem, find_problems
+from search.folder import CHECKED, CHECKSUMS, StudyFolder
+from search.progress import Terminal
+from search.storage import load_study
+from search.study_file import read_study
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +68,77 @@ def test_what_disagrees_is_found_and_mended(
         mine, theirs = (load_network(r / f"tiny/trials/{number:04}/model.pth").state_dict() for r in (runs, whole))
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
     assert len(list((runs / "tiny" / "orphans").glob("0007-*/model.pth"))) == 1
+
+
+def problems_of(study: Path, runs: Path) -> list[Problem]:
+    spec, folder = read_study(study), StudyFolder(runs / "tiny")
+    return find_problems(Shared(load_study(spec, folder), None), folder, Terminal())
+
+
+@pytest.fixture(scope="module")
+def copied(pristine: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    study, whole = pristine
+    return study, Path(shutil.copytree(whole, tmp_path_factory.mktemp("copied") / "r"))
+
+
+@pytest.mark.parametrize("name", [*CHECKED, CHECKSUMS])
+@settings(max_examples=15)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), kept=st.sampled_from([None, 0.0, 0.5, 1.0]))
+def test_a_bit_that_flipped_anywhere_and_a_file_cut_off_anywhere_are_found(
+    copied: tuple[Path, Path], name: str, place: float, bit: int, kept: float | None
+) -> None:
+    path = copied[1] / "tiny" / "trials" / "0001" / name
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(damaged if kept is None else content[: int(kept * (len(content) - 1))])
+    try:
+        (problem,) = problems_of(*copied)
+    finally:
+        path.write_bytes(content)
+    assert problem.trial == 1
+    # A note of checksums that still reads well accuses the file, not itself: either may be the damaged one.
+    assert name == CHECKSUMS or f"{name} is damaged" in problem.what or f"{name} says" in problem.what
+
+
+@pytest.mark.parametrize("name", [*CHECKED, CHECKSUMS])
+def test_a_file_that_is_missing_is_found_unless_nothing_needs_it(copied: tuple[Path, Path], name: str) -> None:
+    path = copied[1] / "tiny" / "trials" / "0001" / name
+    content = path.read_bytes()
+    path.unlink()
+    found = problems_of(*copied)
+    path.write_bytes(content)
+    needless = name in ("checkpoint.pt", CHECKSUMS)
+    assert [problem.what for problem in found] == ([] if needless else [f"{name} is missing"])
+
+
+@pytest.mark.parametrize("name", ["model.pth", "checkpoint.pt"])
+def test_damage_in_a_trial_of_a_version_without_checksums_is_found(copied: tuple[Path, Path], name: str) -> None:
+    home = copied[1] / "tiny" / "trials" / "0001"
+    sums, content = (home / CHECKSUMS).read_bytes(), (home / name).read_bytes()
+    (home / CHECKSUMS).unlink()
+    assert problems_of(*copied) == []
+    middle = len(content) // 2
+    for damaged in (content[:middle], content[:middle] + b"\xff\x00\xff" + content[middle + 3 :], b"no archive"):
+        (home / name).write_bytes(damaged)
+        assert [problem.what for problem in problems_of(*copied)] == [f"{name} is damaged"]
+    (home / name).write_bytes(content)
+    (home / CHECKSUMS).write_bytes(sums)
+
+
+def test_a_damaged_checkpoint_of_a_finished_trial_is_deleted_and_one_of_the_others_computed_again(
+    invoke: Invoke, pristine: tuple[Path, Path], tmp_path: Path
+) -> None:
+    study, whole = pristine
+    runs = Path(shutil.copytree(whole, tmp_path / "r"))
+    spoilt = [runs / "tiny" / "trials" / "0002" / "checkpoint.pt", *(runs / "dense").glob("*.json")]
+    for path in spoilt:
+        path.write_bytes(path.read_bytes()[:-9])
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("model.pth")}
+    assert [problem.trial for problem in problems_of(study, runs)] == [2, None]
+    invoke("check", study, "--runs", runs, "--mend")
+    assert problems_of(study, runs) == []
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("model.pth")} == before
 
 
 def test_a_study_begun_anew_beside_old_files_does_not_believe_them(

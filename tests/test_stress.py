@@ -58,7 +58,12 @@ def test_many_trials_survive_four_workers_that_are_killed(
         opened.enqueue_trial({"cut.stage3": CUTS[place % 40]})
     study = write_study(("trials = 4", f"trials = {TRIALS}"), *SHORT[1:], extra="")
     chance, kills, spared, restarted = random.Random(0), 0, 0, False
-    with running("run", study, *where, "--workers", 4, "--threads", 1, "--json") as pool:
+    told, shown = tmp_path / "stderr", tmp_path / "stdout"  # a pipe that nobody reads fills up, and the pool waits
+    with (
+        told.open("w") as errors,
+        shown.open("w") as output,
+        running("run", study, *where, "--workers", 4, "--threads", 1, "--json", stdout=output, stderr=errors) as pool,
+    ):
         while pool.poll() is None:
             time.sleep(0.1)
             measured = len(list(runs.glob("tiny/trials/*/measurement.json")))
@@ -71,7 +76,7 @@ def test_many_trials_survive_four_workers_that_are_killed(
                 time.sleep(2)
                 postgres.start()
                 restarted = True
-        stdout, stderr = pool.communicate()
+    stdout, stderr = shown.read_text(), told.read_text()
     assert pool.returncode == 0, stderr
     assert json.loads(stdout)["trials"]["done"] == TRIALS
     state = json.loads(invoke("status", study, *where, "--json"))
