@@ -103,8 +103,14 @@ def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> 
 
     root = cifar10_folder(root)
     try:
-        learn = _as_split(CIFAR10(root, train=True, download=True))
-        test = _as_split(CIFAR10(root, train=False, download=False))
+        try:
+            learn = _as_split(CIFAR10(root, train=True))
+        except RuntimeError:  # it is not there, or incomplete
+            from pruner.download import download_cifar10
+
+            download_cifar10(root)
+            learn = _as_split(CIFAR10(root, train=True))
+        test = _as_split(CIFAR10(root, train=False))
     except (URLError, OSError, RuntimeError) as error:
         detail = str(error).splitlines()[0]
         raise InputError(

@@ -111,8 +111,10 @@ class Shared:
             self.artifacts.remove(name)
 
 
-def artifact_store(where: str | None) -> tuple[ArtifactStore | None, str]:
+def artifact_store(where: str | None, *, create: bool = False) -> tuple[ArtifactStore | None, str]:
     """(the store, what its names begin with) for a folder or `s3://bucket/prefix`; (None, "") for None.
+
+    `create`: make the folder; who only reads wants the one that is there.
 
     Raises InputError for a folder that cannot be used, an unknown kind of store, or a driver that is not installed.
     """
@@ -120,6 +122,8 @@ def artifact_store(where: str | None) -> tuple[ArtifactStore | None, str]:
         return None, ""
     kind, separator, rest = where.partition("://")
     if not separator:
+        if not create and not Path(where).is_dir():
+            raise InputError(f"--artifacts {where}: no such folder; give the one that the study was begun with")
         try:
             Path(where).mkdir(parents=True, exist_ok=True)
         except OSError as error:

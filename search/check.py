@@ -1,4 +1,4 @@
-"""Do a study's files and its database agree? Finds what does not; `search.mend` mends it."""
+"""Do a study's files and its database agree? Finds what does not; `search.fix` fixes it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Problem:
     trial: int | None
     what: str
     remedy: str
-    """What mending does (see `search.mend`); empty: nothing can be done here."""
-    mend: Callable[[], object] | None = field(default=None, compare=False)
+    """What fixing does (see `search.fix`); empty: nothing can be done here."""
+    fix: Callable[[], object] | None = field(default=None, compare=False)
     """Does it, unless the trial must be made again."""
     retrain: tuple[Path, ...] | None = None
-    """The damaged files, if the trial must be made again to mend it."""
+    """The damaged files, if the trial must be made again to fix it."""
 
     def as_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -45,10 +45,9 @@ class Problem:
 
 
 def find_problems(shared: Shared, folder: StudyFolder, progress: Progress) -> list[Problem]:
-    """Read everything, change nothing. Workers may be at work meanwhile."""
+    """Read everything, change nothing. Workers may be at work meanwhile. Raises Damaged if the database is."""
     store = shared.store
-    if broken := _broken_database(store.database.engine):
-        return broken
+    store.database.verify()
     trials = store.study.get_trials(deepcopy=False)
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     found: list[Problem] = []
@@ -58,14 +57,6 @@ def find_problems(shared: Shared, folder: StudyFolder, progress: Progress) -> li
             bar.advance()
     claims = Claims(store.database.engine, store.study._study_id, "")
     return found + _stale_claims(trials, claims) + _foreign_folders(trials, folder) + _damaged_files(folder)
-
-
-def _broken_database(engine: sqlalchemy.Engine) -> list[Problem]:
-    if engine.dialect.name != "sqlite":
-        return []
-    with engine.connect() as connection:
-        said = connection.exec_driver_sql("PRAGMA integrity_check").scalar_one()
-    return [] if said == "ok" else [Problem(None, f"{engine.url.database} is damaged: {said}", "")]
 
 
 def _finished_trial(trial: FrozenTrial, shared: Shared, folder: StudyFolder) -> list[Problem]:

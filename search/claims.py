@@ -141,6 +141,11 @@ class Claims:
             row = connection.execute(sql.select(_WORK).where(here)).one()
         return row.seconds, row.best
 
+    def worked(self, seconds: float) -> None:
+        """The study had been worked on for so long before its database was built anew."""
+        with self.engine.begin() as connection:
+            connection.execute(_WORK.update().where(_WORK.c.study_id == self.study_id).values(seconds=seconds))
+
     def reached(self, score: float) -> None:
         """A trial that keeps to the limits has that score."""
         here = sql.and_(_WORK.c.study_id == self.study_id, sql.or_(_WORK.c.best.is_(None), _WORK.c.best < score))

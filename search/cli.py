@@ -16,11 +16,8 @@ from search.cli_run import base, run, serve, worker
 from search.cli_scan import scan
 from search.cli_show import check, dashboard, plot, status
 from search.cli_take import compare, export, score, submit
-from search.interrupt import INTERRUPTED
+from search.exit_status import AFTERWARDS, ExitStatus, Failed, of_system
 from search.streams import broken_output, open_missing
-
-_TRY_AGAIN = 75
-"""The exit status when something outside is at fault that may pass (EX_TEMPFAIL)."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -49,7 +46,7 @@ def program() -> NoReturn:
         code = ended.code
     except BaseException:
         traceback.print_exc()
-    if code != INTERRUPTED:  # what is left to say then is what nobody read
+    if code != ExitStatus.INTERRUPTED:  # what is left to say then is what nobody read
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
@@ -63,31 +60,30 @@ def main() -> NoReturn:
     from search.interrupt import install
 
     install()
-    afterwards = "nothing finished is lost, give the same command again afterwards"
     try:
         cli.main(standalone_mode=False)
+    except Failed as error:
+        _fail(str(error), error.status)
     except InputError as error:
         _fail(str(error))
     except click.ClickException as error:
         _fail(error.format_message())
     except OSError as error:
-        where = error.filename or broken_output()
-        _fail(f"{f'{where}: ' if where else ''}{error.strerror or error}; {afterwards}", _TRY_AGAIN)
+        error.filename = error.filename or broken_output() or None
+        failed = of_system(error)
+        _fail(str(failed), failed.status)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; give the same command again to go on", INTERRUPTED)
+        _fail("interrupted; give the same command again to go on", ExitStatus.INTERRUPTED)
     except Exception as error:
-        from optuna.exceptions import StorageInternalError
-        from sqlalchemy.exc import DatabaseError, InterfaceError
+        from search.database import DATABASE_ERRORS, reason
 
-        from search.database import LockLost, reason
-
-        if not isinstance(error, DatabaseError | InterfaceError | StorageInternalError | LockLost):
+        if not isinstance(error, DATABASE_ERRORS):
             raise
-        _fail(f"the study's database: {reason(error)}; {afterwards}", _TRY_AGAIN)
-    sys.exit(0)
+        _fail(f"the study's database: {reason(error)}; {AFTERWARDS}", ExitStatus.TRY_AGAIN)
+    sys.exit(ExitStatus.DONE)
 
 
-def _fail(message: str, code: int = 2) -> NoReturn:
+def _fail(message: str, code: ExitStatus = ExitStatus.BAD_INPUT) -> NoReturn:
     with contextlib.suppress(OSError):
         click.echo(f"prune-search: {' '.join(message.split())}", err=True)
     sys.exit(code)

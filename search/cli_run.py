@@ -25,6 +25,7 @@ from search.cli_options import (
 from search.options import Options, Web
 
 if TYPE_CHECKING:
+    from search.exit_status import Failed
     from search.folder import StudyFolder
     from search.parts import Part
     from search.pool import Launcher
@@ -51,7 +52,8 @@ def run(
     and grade it on the test images.
 
     Workers that die are begun again, and what they were at goes on from its last epoch. On other machines join with
-    `prune-search worker`, or place the workers with --on ray.
+    `prune-search worker`, or place the workers with --on ray. Exits with 3 if all trials failed, with 4 if none keeps
+    to the constraints.
     """
     if where == "here" and (address or gpus_per_worker):
         raise click.UsageError("--address and --gpus-per-worker are for --on ray")
@@ -96,16 +98,18 @@ def _run(study: Path, workers: Workers, options: Options, web: Web | None, as_js
     from search.progress import Terminal
 
     with Terminal() as terminal:
-        ready, result = _run_parts(study, parts, workers, options, web, terminal)
+        ready, result, failed = _run_parts(study, parts, workers, options, web, terminal)
     _print_result(ready, result, as_json)
+    if failed:
+        raise failed
 
 
 def _run_parts(
     study: Path, parts: Sequence[Part], workers: Workers, options: Options, web: Web | None, terminal: Terminal
-) -> tuple[Setup, dict[str, Any]]:
+) -> tuple[Setup, dict[str, Any], Failed | None]:
     """Set up, have the trials run, deliver; with the dashboard beside if `web` says where. One part after the other.
 
-    Returns the last part, and what `finish` delivered.
+    Returns the last part, what `finish` delivered, and what to end with if there is no network to hand over.
     """
     from search.deliver import finish
     from search.folder import StudyFolder
@@ -129,13 +133,15 @@ def _run_parts(
 
                 address = beside.enter_context(dashboard(ready.shared, spec, folder, study, web))
                 terminal.line(f"Dashboard: {address}")
-            _work(ready, workers, options, terminal, alone=web is None)
-            if part is parts[-1]:
+            failed = _work_to_the_end(ready, workers, options, terminal, alone=web is None)
+            if part is parts[-1] or failed:
                 result = finish(ready.shared, study, spec, folder, ready.bench.data, terminal)
             else:
                 write_report(ready.store.study, spec, folder.report)
+        if failed:
+            break
         before = (spec, folder)
-    return ready, result
+    return ready, result, failed
 
 
 def _print_result(ready: Setup, result: dict[str, Any], as_json: bool) -> None:
@@ -143,12 +149,30 @@ def _print_result(ready: Setup, result: dict[str, Any], as_json: bool) -> None:
 
     if as_json:
         click.echo(json.dumps(result))
-        return
-    click.echo(headline(records(ready.store.study)))
-    if "test" in result:
-        print_grade(result["test"])
-        click.echo(f"Network: {result['file']}")
-    click.echo(f"Report:  {ready.bench.folder.report}")
+    else:
+        click.echo(headline(records(ready.store.study)))
+        if "test" in result:
+            print_grade(result["test"])
+            click.echo(f"Network: {result['file']}")
+        click.echo(f"Report:  {ready.bench.folder.report}")
+
+
+def _work_to_the_end(
+    ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool
+) -> Failed | None:
+    """`_work`; returns what to end with, once report and results are out, if it has left no network to hand over."""
+    from search.ending import failure
+    from search.exit_status import ExitStatus, Failed
+    from search.results import records
+
+    gave_up: Failed | None = None
+    try:
+        _work(ready, workers, options, terminal, alone=alone)
+    except Failed as failed:
+        if failed.status != ExitStatus.ALL_FAILED:
+            raise
+        gave_up = failed
+    return failure(ready.bench.spec.name, records(ready.store.study)) or gave_up
 
 
 def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool) -> None:
@@ -208,9 +232,12 @@ def worker(study: Path, options: Options) -> None:
     """Join STUDY as one more worker, on this machine or any that reaches its database, until its budget is spent.
 
     Several may be started and stopped at any time. SQLite serves the workers of one machine; for several give
-    --storage a PostgreSQL database, and let them share files by --artifacts (or a common --runs folder).
+    --storage a PostgreSQL database, and let them share files by --artifacts (or a common --runs folder). Exits as `run`
+    does.
     """
+    from search.ending import failure
     from search.progress import Terminal
+    from search.results import records
     from search.setup import set_up
     from search.worker import work
 
@@ -219,6 +246,8 @@ def worker(study: Path, options: Options) -> None:
         ready = set_up(spec, folder, options, terminal)
         ended = work(ready.store, ready.bench, ready.shared, options.grace)
     click.echo(f"End: {ended}.")
+    if failed := failure(spec.name, records(ready.store.study)):
+        raise failed
 
 
 @click.command()
@@ -239,11 +268,12 @@ def base(study: Path, data_root: Path | None, runs: Path, threads: int, device: 
 
     spec, folder = open_files(study, runs)
     chosen = prepare(threads, device)
-    folder.create()
     data = open_data(spec, data_root, chosen)
+    folder.create()
     with Terminal() as terminal:
         path = train_dense(spec, data, folder, terminal)
         if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
             export_module(load_network(path), out)
         graded = grade(path, data, spec.score, spec.data.resolution, chosen, terminal)
     print_grade(asdict(graded))

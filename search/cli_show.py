@@ -26,6 +26,7 @@ from search.cli_options import (
 from search.options import Options, Web
 
 if TYPE_CHECKING:
+    from search.check import Problem
     from search.results import Record
 
 
@@ -162,40 +163,55 @@ def dashboard(study: Path, web: Web, runs: Path, storage: str | None, artifacts:
 @click.command()
 @study_argument
 @options
-@click.option("--mend", "mending", is_flag=True, help="Do what the list says would be done.")
+@click.option("--fix", "fixing", is_flag=True, help="Do what the list says would be done.")
 @json_option
-def check(study: Path, options: Options, mending: bool, as_json: bool) -> None:
+def check(study: Path, options: Options, fixing: bool, as_json: bool) -> None:
     """Verify STUDY: every finished trial has its files, every file its trial, and both say the same.
 
-    Lists what does not agree and what --mend would do about it; a trial whose files are lost is made again from its
-    last checkpoint. Exits with 1 if something is left to mend.
+    Lists what does not agree and what --fix would do about it; a trial whose files are lost is made again from its
+    last checkpoint. Exits with 1 if something is left to fix. Where the database is damaged (status 5), --fix builds a
+    new one from the trials' files and keeps the old one beside it.
     """
     from search.check import find_problems
+    from search.exit_status import ExitStatus
     from search.progress import Terminal
+    from search.rebuild import rebuild
+    from search.storage import Damaged
 
     spec, folder = open_files(study, options.runs)
-    shared = open_shared(spec, folder, options.storage, options.artifacts)
+    if fixing:
+        folder.create()
     with Terminal() as terminal:
-        problems = find_problems(shared, folder, terminal)
+
+        def look() -> list[Problem]:
+            return find_problems(open_shared(spec, folder, options.storage, options.artifacts), folder, terminal)
+
+        try:
+            problems = look()
+        except Damaged:
+            if not fixing:
+                raise
+            click.echo(rebuild(spec, folder, options.storage), err=as_json)
+            problems = look()
         left = [problem.what for problem in problems]
-        if problems and mending:
-            from search.mend import mend
+        if problems and fixing:
+            from search.fix import fix
             from search.setup import set_up
 
-            left = mend(problems, set_up(spec, folder, options, terminal))
+            left = fix(problems, set_up(spec, folder, options, terminal))
     if as_json:
         click.echo(json.dumps({"problems": [problem.as_json() for problem in problems], "left": left}))
     else:
         for problem in problems:
             where = "" if problem.trial is None else f"trial {problem.trial}: "
-            click.echo(f"{where}{problem.what}  ->  {problem.remedy or 'cannot be mended here'}")
-        if problems and not mending:
-            click.echo(f"{len(problems)} to mend; give the command again with --mend.")
+            click.echo(f"{where}{problem.what}  ->  {problem.remedy or 'cannot be fixed here'}")
+        if problems and not fixing:
+            click.echo(f"{len(problems)} to fix; give the command again with --fix.")
         elif problems:
-            click.echo(f"{len(problems) - len(left)} of {len(problems)} mended.")
+            click.echo(f"{len(problems) - len(left)} of {len(problems)} fixed.")
             for line in left:
                 click.echo(f"Left: {line}")
         else:
             click.echo("The study is in order.")
     if left:
-        sys.exit(1)
+        sys.exit(ExitStatus.LEFT_TO_FIX)

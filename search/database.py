@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +12,21 @@ import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)  # fmt: skip
 from sqlalchemy.pool import NullPool
 
 from pruner.errors import InputError
 from pruner.extras import has
-from search.filesystem import locked, network_filesystem
+from search.filesystem import locked, network_filesystem, read_only
+from search.server_lock import LockLost, let_go, take_lock
+from search.sqlite_file import begin_immediately, is_damage, is_read_only, is_writable, may_pass, reader
 
 T = TypeVar("T")
 
@@ -26,44 +34,53 @@ _DRIVERS = {"postgresql": ("psycopg", "postgres"), "mysql": ("pymysql", "mysql")
 """Server -> its driver, and the extra of this package that installs it."""
 _PATIENCE_S = 600.0
 """How long a database that was there may be away before a worker gives up."""
-
-
 _SILENCE_S = 120
 """How long a connection may be silent in a transaction or under the study's lock before PostgreSQL ends it: a worker
 that was stopped there (Ctrl-Z) must not hold up the others until it is woken."""
-
-
-class LockLost(Exception):
-    """The connection that held the study's lock is gone; what was done under it must be looked at anew."""
+DATABASE_ERRORS = DBAPIError | optuna.exceptions.StorageInternalError | LockLost
+"""What a database that is away, locked or full raises."""
 
 
 class Database:
     """One process's way into one database. Used by one thread; another thread asks for `another_engine`."""
 
-    def __init__(self, url: URL, lock: Path, silence: int = _SILENCE_S) -> None:
+    def __init__(
+        self, url: URL, lock: Path, silence: int = _SILENCE_S, damaged: Callable[[str], InputError] = InputError
+    ) -> None:
         """`lock`: the file that processes on this machine lock; used with SQLite only, which is on one machine.
 
-        `silence`: seconds that PostgreSQL lets a connection hold locks without a word.
+        `silence`: seconds that PostgreSQL lets a connection hold locks without a word. `damaged`: makes what is raised,
+        now or later, for a file that is damaged, from what is wrong with it.
 
         Raises InputError if the database cannot be reached or used.
         """
         self.url = url
         self._silence = silence
         self._lock_file = lock
+        self._damaged = damaged
         self._holder: Any = None
+        self.read_only = self.on_one_machine and not is_writable(self._file)
+        """Is it a file on a disk, or in a folder, that this process cannot write to?"""
         name = url.render_as_string(hide_password=True)
         try:
             with self._alone_while_opening():
                 self.storage = RDBStorage(url.render_as_string(hide_password=False), self._engine_options())
         except (ImportError, RuntimeError) as error:  # RuntimeError: tables of another version of Optuna
             raise InputError(f"{name}: {error}") from error
-        except (OperationalError, InterfaceError, optuna.exceptions.StorageInternalError) as error:
+        except (DatabaseError, InterfaceError, optuna.exceptions.StorageInternalError) as error:
+            cause = _original(error)
+            if is_damage(cause):
+                raise damaged(str(cause)) from error
+            if may_pass(cause):
+                raise
             raise InputError(f"{name}: cannot be reached ({reason(error)})") from error
-        self.engine = self.storage.engine
-        if self.on_one_machine:
-            _begin_immediately(self.engine)
-        else:
+        self.engine = self._watched(self.storage.engine)
+        if not self.on_one_machine:
             sqlalchemy.event.listen(self.engine, "begin", self._check_lock)
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.url.database or ":memory:")
 
     @property
     def on_one_machine(self) -> bool:
@@ -83,18 +100,26 @@ class Database:
             return
         key = f"study {study_id}"
         with self.engine.connect() as connection:
-            _take_lock(connection, key, self._silence)
+            take_lock(connection, key, self._silence)
             connection.rollback()
             self._holder = connection.connection.dbapi_connection
         try:  # the connection is back in the pool, which holds just this one, and its session still has the lock
             yield
             with self.engine.connect() as connection:
-                _let_go(connection, key)
+                let_go(connection, key)
         except BaseException:
             self.engine.dispose()  # closes the connection, which frees the lock
             raise
         finally:
             self._holder = None
+
+    def verify(self) -> None:
+        """Read a whole SQLite file. Raises what `damaged` makes if it is damaged anywhere."""
+        if self.on_one_machine:
+            with self.engine.connect() as connection:
+                said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+            if said != "ok":
+                raise self._damaged(said)
 
     def patiently(self, action: Callable[[], T], say: Callable[[str], None], patience: float = _PATIENCE_S) -> T:
         """Do it, and again while the database is away (a server that restarts, a full disk), up to `patience` seconds.
@@ -121,21 +146,37 @@ class Database:
 
     def storage_for_threads(self) -> RDBStorage:
         """The same database for a server with threads: as many connections as they ask for, none under the lock."""
-        options = {"connect_args": self._engine_options()["connect_args"], "pool_pre_ping": True}
+        options = {**self._connecting(), "pool_pre_ping": True}
         storage = RDBStorage(self.url.render_as_string(hide_password=False), options)
-        if self.on_one_machine:
-            _begin_immediately(storage.engine)
+        self._watched(storage.engine)
         return storage
 
     def another_engine(self) -> sqlalchemy.Engine:
         """For another thread, or for a last word while this one's connection is in use. Keeps no connection open."""
-        connect_args = self._engine_options()["connect_args"]
-        engine = sqlalchemy.create_engine(self.url, poolclass=NullPool, connect_args=connect_args)
+        return self._watched(sqlalchemy.create_engine(self.url, poolclass=NullPool, **self._connecting()))
+
+    def _watched(self, engine: sqlalchemy.Engine) -> sqlalchemy.Engine:
+        """Have SQLite begin its transactions so that no two workers meet, and say what is wrong with a file."""
         if self.on_one_machine:
-            _begin_immediately(engine)
+            sqlalchemy.event.listen(engine, "handle_error", self._explain)
+            if not self.read_only:
+                begin_immediately(engine)
         return engine
 
+    def _explain(self, context: sqlalchemy.engine.ExceptionContext) -> None:
+        if is_damage(context.original_exception):
+            raise self._damaged(str(context.original_exception)) from context.original_exception
+        if is_read_only(context.original_exception):
+            raise read_only(self._file) from context.original_exception
+
+    def _connecting(self) -> dict[str, Any]:
+        """How to reach it, for every engine."""
+        options = self._engine_options()
+        return {key: options[key] for key in ("connect_args", "creator") if key in options}
+
     def _engine_options(self) -> dict[str, Any]:
+        if self.read_only:
+            return {"creator": reader(self._file)}
         if self.on_one_machine:
             return {"connect_args": {"timeout": 60}}
         # One connection is kept, so that what follows a lock goes through the connection that holds it. Optuna needs
@@ -156,15 +197,18 @@ class Database:
     @contextmanager
     def _alone_while_opening(self) -> Iterator[None]:
         """Of two processes that make one database's tables at once, one would fail."""
+        if self.read_only:
+            yield
+            return
         if self.on_one_machine:
             with locked(self._lock_file):
                 yield
             return
         engine = self.another_engine()
         with engine.connect() as connection:
-            _take_lock(connection, "tables", self._silence)
+            take_lock(connection, "tables", self._silence)
             yield
-            _let_go(connection, "tables")
+            let_go(connection, "tables")
 
     def _check_lock(self, connection: sqlalchemy.Connection) -> None:
         if self._holder is not None and connection.connection.dbapi_connection is not self._holder:
@@ -211,6 +255,11 @@ def reason(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+def _original(error: BaseException) -> BaseException | None:
+    """The driver's own error behind the database's."""
+    return next((one.orig for one in _chain(error) if isinstance(one, DBAPIError)), None)
+
+
 def _may_pass(error: BaseException) -> bool:
     return any(
         isinstance(one, LockLost | OperationalError | InterfaceError)
@@ -226,55 +275,3 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while isinstance(one, SQLAlchemyError | optuna.exceptions.StorageInternalError | LockLost):
         yield one
         one = one.__cause__ or one.__context__
-
-
-def _begin_immediately(engine: sqlalchemy.Engine) -> None:
-    """Have SQLite take its write lock when a transaction begins.
-
-    Otherwise two workers that both read, then write, can hand out one waiting trial twice.
-    """
-
-    @sqlalchemy.event.listens_for(engine, "connect")
-    def _no_implicit_begin(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-
-    @sqlalchemy.event.listens_for(engine, "begin")
-    def _begin(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _take_lock(connection: sqlalchemy.Connection, what: str, silence: int) -> None:
-    """Wait for an advisory lock; it belongs to the connection's session until `_let_go` or the session's end, which
-    PostgreSQL brings about after so many seconds without a word."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _lock_key(what)})
-        _end_if_silent(connection, silence)
-    else:
-        taken = connection.execute(sqlalchemy.text("SELECT GET_LOCK(:key, 600)"), {"key": f"prune-search {what}"})
-        if taken.scalar() != 1:
-            raise LockLost
-
-
-def _let_go(connection: sqlalchemy.Connection, what: str) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": _lock_key(what)})
-        _end_if_silent(connection, 0)
-    else:
-        connection.execute(sqlalchemy.text("SELECT RELEASE_LOCK(:key)"), {"key": f"prune-search {what}"})
-    connection.rollback()
-
-
-def _end_if_silent(connection: sqlalchemy.Connection, seconds: int) -> None:
-    """Have PostgreSQL (14 or newer) end the session when it is idle for so long; 0: never."""
-    setting = (
-        "SELECT set_config('idle_session_timeout', :limit, false) "
-        "WHERE current_setting('server_version_num')::int >= 140000"
-    )
-    connection.execute(sqlalchemy.text(setting), {"limit": f"{seconds}s"})
-    connection.commit()  # a setting of a transaction that is rolled back is, too
-
-
-def _lock_key(what: str) -> int:
-    """PostgreSQL's advisory locks are numbers of 64 bits; it scopes them to the database itself."""
-    digest = hashlib.sha256(f"prune-search {what}".encode()).digest()
-    return int.from_bytes(digest[:8], signed=True)

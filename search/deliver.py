@@ -20,11 +20,13 @@ from pruner.loading import load_network
 from search.artifacts import Shared
 from search.bench import measure_latency, weights_key
 from search.card import card_markdown, make_card
+from search.ending import ending
+from search.exit_status import ExitStatus, Failed
 from search.folder import StudyFolder, TrialFolder
 from search.grade import Grade, grade
 from search.progress import Progress
 from search.report import write_report
-from search.results import best, finished, record, records, summary
+from search.results import Record, best, finished, record, records, summary
 from search.storage import dense_of
 from search.study_file import StudySpec
 
@@ -127,11 +129,19 @@ def find_trial(study: Study, spec: StudySpec, number: int | None) -> FrozenTrial
     if number is None:
         top = best(found)
         if top is None:
-            raise InputError(f"study {spec.name}: no finished trial keeps to the limits; nothing to export")
+            raise nothing_to_export(spec, found)
         number = top.number
     elif number not in {r.number for r in finished(found)}:
         raise InputError(f"study {spec.name}: trial {number} is not finished; see prune-search status")
     return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+
+
+def nothing_to_export(spec: StudySpec, found: Sequence[Record]) -> InputError:
+    """The error for a study without a best trial; its status is that of the study's end."""
+    without = ending(found)
+    assert without is not None
+    status = without.status or ExitStatus.BAD_INPUT  # a study that is still under way has no end yet
+    return Failed(f"study {spec.name}: nothing to export. {without.text}", status)
 
 
 def trial_files(shared: Shared, spec: StudySpec, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder:

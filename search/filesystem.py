@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pruner.errors import InputError
 
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "pvfs2"}
 
@@ -15,10 +18,19 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", 
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the file `path` for this process, made if necessary: True if it was free, or has become so with `wait`.
 
-    The kernel lets go when the process ends, however it does.
+    The kernel lets go when the process ends, however it does. Where nothing can be written, a file that is not there
+    is not made, and counts as free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno != errno.EROFS and not isinstance(error, PermissionError):
+            raise
+        if not path.exists():
+            yield True
+            return
+        handle = os.open(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -28,6 +40,14 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
             yield True
     finally:
         os.close(handle)
+
+
+def read_only(path: Path) -> InputError:
+    """What to raise for a file or folder that must be written to and cannot be."""
+    return InputError(
+        f"{path}: the disk is read-only, or this user may not write here; a study here can be looked at (status, "
+        "check, plot --out, export --out), and goes on in a copy of its folder of runs, named with --runs"
+    )
 
 
 def network_filesystem(path: Path, mounts: str | None = None) -> str | None:

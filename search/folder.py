@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pruner.errors import InputError
 from pruner.files import checksum, json_bytes, read_json, write_json
 from pruner.recipe import Recipe
+from search.filesystem import read_only
 from search.work import Work
 
 if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does without
@@ -68,6 +70,11 @@ class StudyFolder:
         return self.path / "errors.txt"
 
     @property
+    def dense_figures(self) -> Path:
+        """Which dense network the study prunes, and what that has; the database says it, too."""
+        return self.path / "dense.json"
+
+    @property
     def speeds(self) -> Path:
         """What was measured of how to train fastest (`search.speed`)."""
         return self.path / "speeds.json"
@@ -97,11 +104,16 @@ class StudyFolder:
         """Those that are there, by number."""
         return sorted(self.trials.iterdir()) if self.trials.exists() else []
 
+    def begun_trials(self) -> dict[int, TrialFolder]:
+        """Number -> folder, for the trials that have got as far as to keep their recipe here."""
+        found = {int(path.name): self.trial(int(path.name)) for path in self.trial_folders() if path.name.isdigit()}
+        return {number: home for number, home in found.items() if home.has_begun}
+
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.trials / f"{number:04}", self.path / "orphans")
 
     def create(self) -> None:
-        """Make the folders. Raises InputError where that is not possible."""
+        """Make the folders. Raises InputError where that is not possible, or nothing can be written in them."""
         try:
             for folder in (self.path, self.scores_folder, self.trials, self.export, self.dense):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +121,8 @@ class StudyFolder:
             raise InputError(
                 f"{self.path}: cannot be created ({error.strerror}); choose another folder with --runs"
             ) from error
+        if not os.access(self.path, os.W_OK):
+            raise read_only(self.path)
 
 
 def _same(kept: dict[str, Any], recipe: Recipe) -> bool:
@@ -137,6 +151,16 @@ class TrialFolder:
     def model(self) -> Path:
         """The pruned, retrained network as it is handed in."""
         return self.path / "model.pth"
+
+    @property
+    def trial_file(self) -> Path:
+        """What the database knows of the trial (`search.trial_file`)."""
+        return self.path / "trial.json"
+
+    @property
+    def has_begun(self) -> bool:
+        """Has the trial got as far as to keep its recipe here?"""
+        return (self.path / "recipe.json").exists()
 
     @property
     def is_finished(self) -> bool:

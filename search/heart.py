@@ -8,6 +8,7 @@ import time
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from pruner.errors import InputError
 from search.claims import Claims, Observer
 from search.study_file import StudySpec
 
@@ -36,6 +37,8 @@ class Heart(threading.Thread):
         self._held: int | None = None
         self._lost = False
         self._spent = ""
+        self.worked: float | None = None
+        """Seconds that the study has been worked on, as of the last beat."""
         self._ended = threading.Event()
 
     def hold(self, trial_id: int | None) -> None:
@@ -52,7 +55,7 @@ class Heart(threading.Thread):
 
     def check_budget(self, claims: Claims) -> None:
         """Raises BudgetSpent if the study has had its hours or its score, as its database says now."""
-        self._spent = spent(self._spec, *claims.work(longest_gap=3 * self._interval))
+        self._look_at_clock(claims)
         if self._spent:
             raise BudgetSpent(self._spent)
 
@@ -63,7 +66,7 @@ class Heart(threading.Thread):
 
     def run(self) -> None:
         while True:
-            with contextlib.suppress(SQLAlchemyError):  # the database is away: the main thread finds that out, too
+            with contextlib.suppress(SQLAlchemyError, InputError):  # away, or damaged: the main thread finds out, too
                 self._beat()
             if self._ended.wait(self._interval):
                 return
@@ -75,7 +78,11 @@ class Heart(threading.Thread):
             with self._lock:
                 self._lost = self._held == held  # it may have been finished meanwhile
         self.observer.look(self._claims.all())
-        self._spent = spent(self._spec, *self._claims.work(longest_gap=3 * self._interval))
+        self._look_at_clock(self._claims)
+
+    def _look_at_clock(self, claims: Claims) -> None:
+        self.worked, best = claims.work(longest_gap=3 * self._interval)
+        self._spent = spent(self._spec, self.worked, best)
 
 
 def spent(spec: StudySpec, seconds: float, best: float | None) -> str:

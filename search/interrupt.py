@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-INTERRUPTED = 130
-"""The exit status of an interrupted command."""
+from search.exit_status import ExitStatus
 
 _depth = 0
 _asked = False
@@ -47,7 +46,7 @@ def deferred() -> Iterator[None]:
 def _on_signal(_signal: int, _frame: FrameType | None) -> None:
     global _asked
     if _asked:
-        os._exit(INTERRUPTED)
+        os._exit(ExitStatus.INTERRUPTED)
     _asked = True
     if not _depth:
         raise KeyboardInterrupt

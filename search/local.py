@@ -18,6 +18,7 @@ from multiprocessing.context import ForkServerProcess
 
 from pruner.machine import available_memory, cores
 from search import interrupt
+from search.exit_status import ExitStatus
 from search.feed import Event
 from search.options import Options
 from search.pool import Handle
@@ -122,4 +123,4 @@ def _main(study: str, options: Options, events: Connection) -> None:
     try:
         send(live(StudySpec.model_validate_json(study), options, send))
     except KeyboardInterrupt:
-        os._exit(interrupt.INTERRUPTED)
+        os._exit(ExitStatus.INTERRUPTED)

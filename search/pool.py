@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pruner.errors import InputError
+from search.exit_status import ExitStatus, Failed
 from search.feed import Event, Finished
 from search.process import Exit
 
@@ -60,6 +60,8 @@ class _Slot:
     """When to begin it; None: it runs, or is not to be begun again."""
     deaths: int = 0
     failed: str = ""
+    status: ExitStatus = ExitStatus.BAD_INPUT
+    """Why it was given up."""
     done: str = ""
 
 
@@ -68,7 +70,8 @@ def run_pool(launcher: Launcher, count: int, view: View) -> str:
 
     Returns why the work is done.
 
-    Raises InputError with the last reason if none could go on. When interrupted it stops the workers cleanly.
+    Raises Failed with the last reason, and its status, if none could go on. When interrupted it stops the workers
+    cleanly.
     """
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
     slots = [_Slot(number) for number in range(count)]
@@ -85,7 +88,7 @@ def run_pool(launcher: Launcher, count: int, view: View) -> str:
         _stop(slots)
         raise
     if all(slot.failed for slot in slots):
-        raise InputError(f"no worker could go on; the last ended because: {slots[-1].failed}")
+        raise Failed(f"no worker could go on; the last ended because: {slots[-1].failed}", slots[-1].status)
     return next(slot.done for slot in slots if not slot.failed)
 
 
@@ -115,7 +118,7 @@ def _on_exit(slot: _Slot, ended: Exit, view: View) -> None:
         return
     slot.deaths = 1 if time.monotonic() - slot.began > _LONG_S else slot.deaths + 1
     if ended.final or slot.deaths >= _DEATHS:
-        slot.failed = ended.reason
+        slot.failed, slot.status = ended.reason, ended.status
         view.state(slot.number, f"ended: {ended.reason}")
         return
     pause = min(2.0 ** (slot.deaths - 1) - 1, _LONGEST_PAUSE_S)  # at once after the first death

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pruner.errors import InputError
+from search.exit_status import ExitStatus, of_system
 from search.feed import Event, Feed
 from search.folder import StudyFolder
 from search.options import Options
@@ -23,10 +24,13 @@ class Exit:
     final: bool
     """It would end so again: no use in beginning it anew."""
     reason: str
+    status: ExitStatus = ExitStatus.BAD_INPUT
+    """What the pool ends with if no worker could go on and this one was the last."""
 
 
 def live(spec: StudySpec, options: Options, send: Callable[[Event], None]) -> Exit:
     """A worker's whole life: set up, run trials until the budget is spent. Raises KeyboardInterrupt alone."""
+    from search.database import DATABASE_ERRORS
     from search.setup import set_up
     from search.worker import work
 
@@ -35,12 +39,19 @@ def live(spec: StudySpec, options: Options, send: Callable[[Event], None]) -> Ex
         ready = set_up(spec, folder, options, Feed(send))
         return Exit(wanted=True, final=True, reason=work(ready.store, ready.bench, ready.shared, options.grace))
     except InputError as error:
-        return Exit(wanted=False, final=True, reason=str(error))
+        status = getattr(error, "status", ExitStatus.BAD_INPUT)
+        return Exit(wanted=False, final=True, reason=str(error), status=status)
     except Exception as error:
         where = getattr(error, "filename", None)
         said = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
         _keep_traceback(folder)
-        return Exit(wanted=False, final=False, reason=f"{f'{where}: ' if where else ''}{said.splitlines()[0]}")
+        status = ExitStatus.BAD_INPUT
+        if isinstance(error, OSError):
+            status = of_system(error).status
+        elif isinstance(error, DATABASE_ERRORS):
+            status = ExitStatus.TRY_AGAIN
+        reason = f"{f'{where}: ' if where else ''}{said.splitlines()[0]}"
+        return Exit(wanted=False, final=False, reason=reason, status=status)
 
 
 def _keep_traceback(folder: StudyFolder) -> None:

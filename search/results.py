@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.ending import ending
 from search.score import BYTES_PER_PARAM, masked
 from search.stopping import ENDED_EARLY
 
@@ -65,6 +66,8 @@ class Record:
     """The trial whose network this one shares, because the plan and the training are equal."""
     reason: str
     """Why it was stopped or skipped, or has failed."""
+    constraints: dict[str, float] = field(default_factory=dict)
+    """Constraint -> by how much it is broken; 0 or less: it is kept. Those that were checked."""
 
     @property
     def expected(self) -> float | None:
@@ -99,6 +102,7 @@ def record(trial: FrozenTrial) -> Record:
         feasible=all(value <= 0 for value in trial.constraints.values()),
         same_as=attrs.get("same_as"),
         reason=attrs.get("reason", ""),
+        constraints=trial.constraints,
     )
 
 
@@ -169,7 +173,8 @@ def headline(found: Sequence[Record]) -> str:
     trials = ", ".join(f"{count} {state}" for state, count in overview["trials"].items() if count)
     text = f"Trials: {trials or 'none'}; {overview['seconds']:,.0f} s of work."
     if top is None:
-        return f"{text} No finished trial keeps to the limits yet."
+        without = ending(found)
+        return f"{text} {without.text}" if without else text
     return (
         f"{text} Best: trial {top.number}, score {top.score:.2f}, {top.mflops:.1f} MFLOPs, "
         f"{100 * (top.accuracy or 0.0):.2f} % of the holdout{', ' + sparse if (sparse := _sparse(top)) else ''}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from pruner.files import read_json, write_json
+from pruner.loading import load_dense
 from pruner.machine import prepare
 from search.artifacts import Shared, artifact_store
 from search.bench import Bench, open_bench, open_data
@@ -29,14 +31,20 @@ def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Pro
     """Open everything; trains the dense network first if there is none yet. Raises InputError."""
     device = prepare(options.threads, options.device)
     check_parents(spec, folder)
-    folder.create()
-    store = open_study(spec, folder, options.storage)
-    shared = Shared(store, *artifact_store(options.artifacts))
     data = open_data(spec, options.data_root, device)
     base = options.base
-    if given_file(spec, base) is None:
+    given = given_file(spec, base)
+    if given is not None:
+        load_dense(given, data.classes)  # nothing is made here before what was given turns out to be of use
+    folder.create()
+    store = open_study(spec, folder, options.storage)
+    shared = Shared(store, *artifact_store(options.artifacts, create=True))
+    if given is None:
         base = shared.dense(folder)
     bench = open_bench(spec, folder, data, base, progress)
     claim_dense(store, bench.key, bench.dense_figures)
+    figures = {"key": bench.key, "figures": asdict(bench.dense_figures)}
+    if read_json(folder.dense_figures) != figures:
+        write_json(folder.dense_figures, figures)
     shared.keep_dense(bench.dense_file, bench.key)
     return Setup(store, bench, shared)

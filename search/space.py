@@ -81,6 +81,36 @@ def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
     return Recipe(prune=prune, tune=tune, parent=values["parent"], mask=mask, rounds=spec.rounds.recipe())
 
 
+def sampled(asked: Recipe, spec: StudySpec) -> dict[str, Any] | None:
+    """What a trial of the study sampled if this is its recipe; None if none of its trials has that recipe."""
+    prune, mask = asked.prune, asked.mask
+    values: dict[str, Any] = {
+        "parent": asked.parent,
+        "importance": prune.importance,
+        "learning_rate": asked.tune.learning_rate,
+        "global_cut": prune.global_cut,
+        "target_mflops": prune.target_mflops,
+        "spread": prune.spread,
+        "repair": prune.repair,
+    }
+    values |= {f"tolerance.{stage}": value for stage, value in prune.tolerance.items()}
+    values |= {f"cut.{stage}": value for stage, value in prune.cut.items()}
+    values |= {f"output_cut.{stage}": value for stage, value in prune.output_cut.items()}
+    if mask:
+        values |= {"mask_importance": mask.importance, "masking": "gradual" if mask.gradual else "one-shot"}
+        values |= {f"sparsity.{stage}": value for stage, value in mask.sparsity.items()}
+        values["global_sparsity"] = mask.global_sparsity
+    for variant in spec.variants or (None,):
+        values["variant"] = variant
+        free = {name: values.get(name) for name, said in dimensions(spec).items() if isinstance(said, Range | tuple)}
+        try:
+            if recipe(free, spec) == asked:
+                return free
+        except (InputError, KeyError, TypeError):  # another study's
+            continue
+    return None
+
+
 def _mask(values: Mapping[str, Any], spec: StudySpec) -> Mask:
     return Mask(
         importance=values["mask_importance"],

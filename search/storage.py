@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,16 +14,19 @@ from pydantic import ValidationError
 
 from pruner.errors import InputError
 from search.database import Database, study_url
+from search.exit_status import ExitStatus, Failed
+from search.filesystem import read_only
 from search.folder import StudyFolder
 from search.results import Dense
 from search.score import DIRECTIONS
+from search.sqlite_file import damage
 from search.stopping import make_rule
 from search.study_file import BUDGET_KEYS, StudySpec, differences
 
 _SPEC = "study_file"
 _DENSE = "dense_network"
 _DENSE_FIGURES = "dense_figures"
-_OPENING = 0
+OPENING = 0
 """Stands for a study's number while it has none: numbers begin at 1."""
 
 
@@ -34,6 +38,20 @@ class Store:
     database: Database
 
 
+class Damaged(Failed):
+    """The study's database is damaged, or has lost the study, but trials' files are there: `search.rebuild`."""
+
+    def __init__(self, folder: StudyFolder, what: str) -> None:
+        finished = sum(home.is_finished for home in folder.begun_trials().values())
+        kept = f"{finished} finished trials' files are in {folder.trials}" if finished else "no trial was finished"
+        # Of a file with several parts, STUDY would be the part that was begun last.
+        study = folder.study_file if folder.study_file.exists() else "STUDY"
+        super().__init__(
+            f"{what}; {kept}; build a new database from what is there: prune-search check {study} --fix",
+            ExitStatus.DAMAGED,
+        )
+
+
 def open_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> Store:
     """The study of that file, created or continued. `url`: its database (default: SQLite in the folder).
 
@@ -41,29 +59,37 @@ def open_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> 
     cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    database = Database(study_url(url, folder.database), folder.lock)
-    with database.alone(_OPENING):
-        study = optuna.create_study(
-            storage=database.storage,
-            study_name=spec.name,
-            directions=[DIRECTIONS[name] for name in spec.objectives],
-            sampler=RandomSampler(),  # never asked: search.sampling draws
-            pruner=make_rule(spec),
-            load_if_exists=True,
-        )
-        settings = _settings(spec)
-        before = study.user_attrs.get(_SPEC)
-        if before is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names(list(spec.objectives))
-            study.set_user_attr(_SPEC, settings)
-    if before is not None and (changed := differences(_completed(before, spec), settings)):
+    database = _open_database(spec, folder, url)
+    if database.read_only:
+        raise read_only(Path(database.url.database or ""))
+    with database.alone(OPENING):
+        study, before = begin_study(database, spec.name, spec)
+    if before is not None and (changed := differences(_completed(before, spec), _settings(spec))):
         raise InputError(
             f"study {spec.name}: begun with other settings: {'; '.join(changed)}; change them back, give the study "
             f"another name, or delete {folder.path if url is None else 'it from its database'}"
         )
     return Store(study, database)
+
+
+def begin_study(database: Database, name: str, spec: StudySpec) -> tuple[Study, dict[str, Any] | None]:
+    """(the study of that name, created if there is none; the settings of one that was there). Call it under a lock."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=database.storage,
+        study_name=name,
+        directions=[DIRECTIONS[objective] for objective in spec.objectives],
+        sampler=RandomSampler(),  # never asked: search.sampling draws
+        pruner=make_rule(spec),
+        load_if_exists=True,
+    )
+    before = study.user_attrs.get(_SPEC)
+    if before is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(spec.objectives))
+        study.set_user_attr(_SPEC, _settings(spec))
+    return study, before
 
 
 def claim_dense(store: Store, key: str, figures: Dense) -> None:
@@ -82,6 +108,13 @@ def claim_dense(store: Store, key: str, figures: Dense) -> None:
         )
 
 
+def restore_dense(study: Study, key: str | None, figures: dict[str, Any] | None) -> None:
+    """Tie a study that is built anew to the dense network it was begun with, as far as that is known."""
+    for name, value in ((_DENSE, key), (_DENSE_FIGURES, figures)):
+        if value is not None:
+            study.set_user_attr(name, value)
+
+
 def dense_of(study: Study) -> Dense | None:
     """The network that the study prunes; None before its first worker has looked at it."""
     figures = study.user_attrs.get(_DENSE_FIGURES)
@@ -89,19 +122,36 @@ def dense_of(study: Study) -> Dense | None:
 
 
 def load_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> Store:
-    """The study of that file, to read from. Raises InputError if it has not begun."""
+    """The study of that file, to read from. Raises InputError if it has not begun, Damaged if its database is lost."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None and not folder.database.exists():
+        if folder.begun_trials():
+            raise Damaged(folder, f"study {spec.name}: {folder.database} is gone")
         raise InputError(
             f"study {spec.name}: not begun, there is no {folder.database}; start it: prune-search run (or say where "
             "it is: --runs, --storage)"
         )
-    database = Database(study_url(url, folder.database), folder.lock)
+    database = _open_database(spec, folder, url)
     try:
         return Store(optuna.load_study(storage=database.storage, study_name=spec.name), database)
     except KeyError:
         where = database.url.render_as_string(hide_password=True)
+        if folder.begun_trials():
+            raise Damaged(folder, f"study {spec.name}: {where} has lost it") from None
         raise InputError(f"study {spec.name}: {where} holds no study of that name") from None
+
+
+def _open_database(spec: StudySpec, folder: StudyFolder, given: str | None) -> Database:
+    url = study_url(given, folder.database)
+
+    def damaged(why: str) -> Damaged:
+        return Damaged(folder, f"study {spec.name}: its database {url.database} is damaged ({why})")
+
+    if url.get_backend_name() == "sqlite" and (
+        why := damage(Path(url.database or ""), in_use=bool(folder.begun_trials()))
+    ):
+        raise damaged(why)
+    return Database(url, folder.lock, damaged=damaged)
 
 
 def _completed(settings: dict[str, Any], spec: StudySpec) -> dict[str, Any]:

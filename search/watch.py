@@ -20,6 +20,7 @@ from search.heart import Heart, Lost
 from search.results import CURVE, WIDTHS, WORK, record
 from search.stopping import stop_if_hopeless
 from search.storage import Store
+from search.trial_file import write_trial
 
 T = TypeVar("T")
 
@@ -88,6 +89,8 @@ class TrialWatch:
         for name, value in figures.items():
             self.trial.set_user_attr(name, value)
         self._keep(WIDTHS, plan.kept_widths)
+        home = self.bench.folder.trial(self.trial.number)
+        write_trial(home, self.store.database.storage.get_trial(self.trial._trial_id))
         limits = self.bench.spec.limits
         if limits.mflops_at_most is not None:
             self._limit("mflops_at_most", plan.mflops - limits.mflops_at_most, f"over {limits.mflops_at_most:g} MFLOPs")

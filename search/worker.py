@@ -22,6 +22,7 @@ from search.artifacts import Shared
 from search.bench import Bench
 from search.claims import Claims
 from search.dispatch import Dispatch, Nothing, Taken
+from search.exit_status import ExitStatus, Failed
 from search.folder import TrialFolder
 from search.heart import BudgetSpent, Heart, Lost
 from search.results import Record, best, describe, record, records
@@ -31,6 +32,7 @@ from search.space import recipe
 from search.stopping import ENDED_EARLY, Stopped
 from search.storage import Store
 from search.trial import Outcome, run_trial
+from search.trial_file import catch_up, write_trial
 from search.watch import Skipped, TrialWatch, constrain
 from search.work import Work
 
@@ -51,6 +53,7 @@ def work(store: Store, bench: Bench, shared: Shared, grace: float) -> str:
     """
     database = store.database
     dispatch = database.patiently(lambda: Dispatch(store, bench.spec, bench.folder, grace), bench.progress.line)
+    catch_up(bench.folder, database.patiently(lambda: store.study.get_trials(deepcopy=False), bench.progress.line))
     with dispatch.beating() as heart:
         return _Worker(store, bench, shared, dispatch, heart).work()
 
@@ -91,7 +94,7 @@ class _Worker:
                 failures = failures + 1 if done.state == "failed" else 0
                 reason = done.reason
                 self.bench.progress.trial(done, describe(done, is_best=best(found) == done))
-        raise InputError(f"{failures} trials in a row have failed, the last because: {reason}")
+        raise Failed(f"{failures} trials in a row have failed, the last because: {reason}", ExitStatus.ALL_FAILED)
 
     def _records(self) -> list[Record]:
         return self._patiently(lambda: records(self.store.study))
@@ -202,7 +205,9 @@ class _Worker:
                         constrain(trial, "accuracy", limit - figures.get("predicted", figures["accuracy"]))
                     study.tell(trial, values, state=state)
                     claims.drop(trial._trial_id)
-                    done = record(study._storage.get_trial(trial._trial_id))
+                    told = study._storage.get_trial(trial._trial_id)
+                    write_trial(self.bench.folder.trial(trial.number), told, self.heart.worked)
+                    done = record(told)
                     if done.state == "done" and done.feasible:
                         claims.reached(figures["score"])
 

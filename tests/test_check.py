@@ -1,4 +1,4 @@
-"""`check` finds every way in which files and database can disagree, and `--mend` brings them together."""
+"""`check` finds every way in which files and database can disagree, and `--fix` brings them together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pristine(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return study, folder / "r"
 
 
-def test_what_disagrees_is_found_and_mended(
+def test_what_disagrees_is_found_and_fixed(
     command: Command, invoke: Invoke, pristine: tuple[Path, Path], tmp_path: Path
 ) -> None:
     study, whole = pristine
@@ -61,7 +61,7 @@ def test_what_disagrees_is_found_and_mended(
     assert all(words in line for words, line in zip(expected, told, strict=True)), told
     listed = command("check", study, "--runs", runs)
     assert (listed.returncode, len(listed.stdout.splitlines())) == (1, 7)
-    invoke("check", study, "--runs", runs, "--mend")
+    invoke("check", study, "--runs", runs, "--fix")
     assert json.loads(invoke("check", study, "--runs", runs, "--json"))["problems"] == []
     assert figures(status(invoke, study, runs)) == figures(status(invoke, study, whole))
     for number in range(3):
@@ -157,7 +157,7 @@ def test_a_study_begun_anew_beside_old_files_does_not_believe_them(
     (aside,) = (runs / "tiny" / "orphans").glob("0000-*")
     assert json.loads((aside / "recipe.json").read_text()) == old
     assert json.loads(invoke("check", other, "--runs", runs, "--json", expect=1))["problems"] != []
-    invoke("check", other, "--runs", runs, "--mend")
+    invoke("check", other, "--runs", runs, "--fix")
     assert "in order" in invoke("check", other, "--runs", runs)
 
 

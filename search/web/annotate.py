@@ -15,6 +15,7 @@ from optuna_dashboard import save_plotly_graph_object
 from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_prefix, note_ver_key, split_body
 from sqlalchemy.exc import SQLAlchemyError
 
+from pruner.errors import InputError
 from search.report import network_figures, trade_off_figure
 from search.results import Record, best, record
 from search.storage import dense_of
@@ -39,7 +40,8 @@ class Annotator(threading.Thread):
     def run(self) -> None:
         last = False
         while True:
-            with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):  # away; it comes back
+            # Away, and it comes back; or damaged, which whoever works on the study says.
+            with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError, InputError):
                 self.refresh()
             if last:
                 return

@@ -42,10 +42,12 @@ def dashboard(shared: Shared, spec: StudySpec, folder: StudyFolder, study_file: 
     storage = shared.store.database.storage_for_threads()
     study = optuna.load_study(storage=storage, study_name=spec.name)
     here = Shared(Store(study, shared.store.database), shared.artifacts, shared.prefix)
+    read_only = shared.store.database.read_only
     uploads = folder.path / "uploads"
-    uploads.mkdir(exist_ok=True)
+    if folder.path.exists() and not read_only:
+        uploads.mkdir(exist_ok=True)
     shelf = Shelf(here, folder, FileSystemArtifactStore(uploads))
-    app = Gate(optuna_dashboard.wsgi(storage, artifact_store=shelf), password, web.read_only)
+    app = Gate(optuna_dashboard.wsgi(storage, artifact_store=shelf), password, web.read_only or read_only)
     try:
         server = waitress.create_server(
             app, host=web.host, port=web.port, threads=_THREADS, ident=None,
@@ -57,12 +59,14 @@ def dashboard(shared: Shared, spec: StudySpec, folder: StudyFolder, study_file: 
         ) from error
     serving = threading.Thread(target=server.run, name="dashboard", daemon=True)
     annotator = Annotator(study, spec, str(study_file))
-    annotator.start()
+    if not read_only:
+        annotator.start()
     serving.start()
     try:
         host = f"[{web.host}]" if ":" in web.host else web.host
         yield f"http://{host}:{server.effective_port}/dashboard/studies/{study._study_id}"
     finally:
-        annotator.end()
+        if not read_only:
+            annotator.end()
         server.close()
         serving.join(timeout=0.5)

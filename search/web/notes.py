@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search.ending import ending
 from search.plot_style import short
 from search.results import Dense, Record, best, finished, pareto
 from search.study_file import StudySpec
@@ -43,8 +44,8 @@ def study_note(spec: StudySpec, found: Sequence[Record], dense: Dense | None, st
             f"of trial {top.number}. Accuracies are of the holdout; `prune-search run` grades the best on the test "
             "images when the study ends.",
         ]
-    else:
-        lines.append("No finished trial keeps to the limits yet.")
+    elif without := ending(found):
+        lines.append(without.text)
     return "\n\n".join(line for line in lines if line)
 
 

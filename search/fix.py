@@ -1,4 +1,4 @@
-"""Mending a study: what `search.check` found and said it could do."""
+"""Fixing a study: what `search.check` found and said it could do."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from search.space import recipe
 from search.trial import run_trial
 
 
-def mend(problems: Sequence[Problem], ready: Setup) -> list[str]:
-    """Do what the problems' remedies say; returns a line for each that could not be mended."""
+def fix(problems: Sequence[Problem], ready: Setup) -> list[str]:
+    """Do what the problems' remedies say; returns a line for each that could not be fixed."""
     left = []
-    for problem in sorted(problems, key=lambda problem: problem.retrain is not None):  # it needs what the rest mends
+    for problem in sorted(problems, key=lambda problem: problem.retrain is not None):  # it needs what the rest fixes
         if problem.retrain is not None and problem.trial is not None:
             with ExitStack() as held:
                 folder = ready.bench.folder.trial(problem.trial)
@@ -32,8 +32,8 @@ def mend(problems: Sequence[Problem], ready: Setup) -> list[str]:
                 for path in (*problem.retrain, folder.path / "measurement.json"):
                     path.unlink(missing_ok=True)
                 left += _make_again(ready.store.study.trials[problem.trial], ready.bench, folder)
-        elif problem.mend is not None:
-            problem.mend()
+        elif problem.fix is not None:
+            problem.fix()
         else:
             left.append(problem.what if problem.trial is None else f"trial {problem.trial}: {problem.what}")
     return left
