@@ -19,7 +19,7 @@ from multiprocessing.context import ForkServerProcess
 from pruner.machine import available_memory, cores
 from search import interrupt
 from search.exit_status import ExitStatus
-from search.feed import Event
+from search.feed import Event, Said
 from search.options import Options
 from search.pool import Handle
 from search.process import Exit, live
@@ -63,21 +63,27 @@ class LocalLauncher:
         options = self._options
         if self._gpus and options.device in ("auto", "cuda"):
             options = replace(options, device=f"cuda:{number % self._gpus}")
-        ours, theirs = _CONTEXT.Pipe(duplex=False)
-        process = _CONTEXT.Process(target=_main, args=(self._spec.model_dump_json(), options, theirs))
+        events, tells = _CONTEXT.Pipe(duplex=False)
+        output, prints = _CONTEXT.Pipe(duplex=False)
+        process = _CONTEXT.Process(target=_main, args=(self._spec.model_dump_json(), options, tells, prints))
         process.start()
-        theirs.close()
-        return _Process(process, ours, on_event)
+        tells.close()
+        prints.close()
+        return _Process(process, events, output, on_event)
 
 
 class _Process:
     """A running worker."""
 
-    def __init__(self, process: ForkServerProcess, events: Connection, on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self, process: ForkServerProcess, events: Connection, output: Connection, on_event: Callable[[Event], None]
+    ) -> None:
         self._process, self._events, self._on_event = process, events, on_event
         self._said: Exit | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
+        self._listener = threading.Thread(target=self._listen, args=(output,), daemon=True)
         self._reader.start()
+        self._listener.start()
 
     def _read(self) -> None:
         while True:
@@ -90,11 +96,18 @@ class _Process:
             else:
                 self._on_event(told)
 
+    def _listen(self, output: Connection) -> None:
+        """Pass on what its libraries print."""
+        with open(output.fileno(), encoding="utf-8", errors="replace", closefd=False) as lines:
+            for line in filter(None, map(str.rstrip, lines)):
+                self._on_event(Said(line))
+
     def exit(self) -> Exit | None:
         code = self._process.exitcode
         if code is None:
             return None
         self._reader.join(timeout=1)
+        self._listener.join(timeout=0.2)  # what the worker has begun itself may live on, and print
         if self._said:
             return self._said
         if code < 0:
@@ -110,8 +123,11 @@ class _Process:
         self._process.kill()
 
 
-def _main(study: str, options: Options, events: Connection) -> None:
+def _main(study: str, options: Options, events: Connection, output: Connection) -> None:
     os.setsid()  # Ctrl-C comes to the pool alone, which passes it on once
+    for number in (1, 2):  # a screen that is paused must not hold up a worker that has a warning to print
+        os.dup2(output.fileno(), number)
+    output.close()
     interrupt.install()
 
     def send(event: Event | Exit) -> None:

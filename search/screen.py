@@ -128,7 +128,7 @@ class Screen:
             columns, rows = os.get_terminal_size(self.file.fileno())
         except (OSError, ValueError):
             columns, rows = 0, 0
-        return (columns or 80) - 1, (rows or 24) - 1  # terminals without a size say that it is 0
+        return max(1, (columns or 80) - 1), (rows or 24) - 1  # terminals without a size say that it is 0
 
     def _erased(self, columns: int) -> str:
         """What takes the last picture away. In a terminal that is narrower by now its rows have been broken."""
