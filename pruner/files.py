@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO
+
+Write = Callable[[], None]
+
+
+def _once(write: Write) -> None:
+    write()
+
+
+_insist: ContextVar[Callable[[Write], None]] = ContextVar("insist", default=_once)
+
+
+@contextmanager
+def insisting(how: Callable[[Write], None]) -> Iterator[None]:
+    """Have `how` carry out every write of the block: it may repeat one that raises OSError, when the disk is full."""
+    token = _insist.set(how)
+    try:
+        yield
+    finally:
+        _insist.reset(token)
+
+
+def insist(write: Write) -> None:
+    """Carry out a write, as often as `insisting` wants. A write that fails must leave nothing behind."""
+    _insist.get()(write)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -16,6 +44,27 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises OSError, with nothing left behind, if the disk is full or the folder is read-only.
     """
+    insist(lambda: _write_whole(path, content))
+
+
+def add_line(path: Path, text: str) -> None:
+    """Add a line to a text file, whole or not at all. Raises OSError."""
+
+    def write() -> None:
+        with path.open("ab", buffering=0) as file:
+            before, line = file.tell(), f"{text}\n".encode()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                file.truncate(before)
+                error.filename = str(path)
+                raise
+
+    insist(write)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     neighbour = Path(name)
     try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +21,9 @@ from optuna.trial import FrozenTrial, Trial
 
 from pruner.errors import InputError
 from pruner.extras import has
-from pruner.files import read_object, write_json, write_whole
+from pruner.files import insist, read_object, write_json, write_whole
 from search.folder import SHARED_FILES, StudyFolder, TrialFolder
+from search.heart import Lost
 from search.storage import Store
 
 if TYPE_CHECKING:
@@ -38,8 +41,14 @@ class Shared:
     artifacts: ArtifactStore | None
     prefix: str = ""
 
-    def trial_folder(self, folder: StudyFolder, trial: Trial, *, fetch: bool) -> TrialFolder:
-        """The folder to work in, whose files go to the store as they are written. `fetch`: get what is there first."""
+    def trial_folder(
+        self, folder: StudyFolder, trial: Trial, holding: Callable[[], AbstractContextManager[None]], *, fetch: bool
+    ) -> TrialFolder:
+        """The folder to work in, whose files go to the store as they are written.
+
+        `holding`: a block in which the trial is this worker's, else Lost is raised: a worker that slept must not write
+        over what the trial's next worker has put down. `fetch`: get what is there first.
+        """
         here = folder.trial(trial.number)
         if self.artifacts is None:
             return here
@@ -47,7 +56,7 @@ class Shared:
         if fetch:
             self._fetch(here, frozen)
         names: dict[str, str] = dict(frozen.system_attrs.get(_FILES, {}))
-        return replace(here, on_kept=lambda path: self._keep(path, trial, names))
+        return replace(here, on_kept=lambda path: self._keep(path, trial, names, holding))
 
     def finished_folder(self, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder | None:
         """The folder of a finished trial with its files in it; None if they are out of reach."""
@@ -70,22 +79,46 @@ class Shared:
         """Put the study's dense network into the store, if that is not done yet."""
         if self.artifacts is None or self.store.study.user_attrs.get(_DENSE_FILE) is not None:
             return
-        name = f"{self.prefix}{self.store.study.study_name}-dense-{key}.pth"
-        self.artifacts.write(name, io.BytesIO(path.read_bytes()))
+        name = f"{self.prefix}{self.store.study.study_name}-dense-{key}-{uuid.uuid4().hex[:12]}.pth"  # as in `_keep`
+        self._write(name, path)
         self.store.study.set_user_attr(_DENSE_FILE, name)
 
-    def _keep(self, path: Path, trial: Trial, names: dict[str, str]) -> None:
+    def _keep(
+        self, path: Path, trial: Trial, names: dict[str, str], holding: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         assert self.artifacts is not None
         unique = uuid.uuid4().hex[:12]  # never written over: whoever reads the old one goes on reading it
         name = f"{self.prefix}{trial.study.study_name}-{trial.number:04}-{unique}-{path.name}"
-        self.artifacts.write(name, io.BytesIO(path.read_bytes()))
+        self._write(name, path)
         before = names.get(path.name)
         names[path.name] = name
         storage = self.store.database.storage
-        self.store.database.patiently(lambda: storage.set_trial_system_attr(trial._trial_id, _FILES, names), _silently)
+
+        def tell() -> None:
+            with holding():
+                storage.set_trial_system_attr(trial._trial_id, _FILES, names)
+
+        try:
+            self.store.database.patiently(tell, _silently)
+        except Lost:
+            self._remove(name)
+            raise
         write_json(path.parent / SHARED_FILES, names)
         if before is not None:
             self._remove(before)
+
+    def _write(self, name: str, path: Path) -> None:
+        artifacts, content = self.artifacts, path.read_bytes()
+        assert artifacts is not None
+
+        def write() -> None:
+            try:
+                artifacts.write(name, io.BytesIO(content))
+            except OSError:  # a store that is a folder: the disk may be full
+                self._remove(name)
+                raise
+
+        insist(write)
 
     def _fetch(self, here: TrialFolder, trial: FrozenTrial) -> None:
         names: dict[str, str] = trial.system_attrs.get(_FILES, {})

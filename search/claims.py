@@ -7,6 +7,7 @@ unless somebody else was awake to take it. Where both are on one machine, the lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -159,10 +160,17 @@ class Observer:
     def __init__(self, grace: float, clock: Callable[[], float]) -> None:
         self._grace, self._clock = grace, clock
         self._seen: dict[int, tuple[str, int, float]] = {}
+        self._looked = -math.inf
 
     def look(self, claims: dict[int, Claim]) -> None:
-        """Note what beats; call it again and again."""
+        """Note what beats; call it again and again.
+
+        Silence counts only while it is watched: when the database was away, nobody could beat.
+        """
         now = self._clock()
+        if self._is_blind():
+            self._seen.clear()
+        self._looked = now
         for gone in self._seen.keys() - claims.keys():
             del self._seen[gone]
         for trial_id, claim in claims.items():
@@ -173,4 +181,10 @@ class Observer:
     def is_stale(self, trial_id: int, claim: Claim) -> bool:
         """Has that claim not changed for the grace period?"""
         last = self._seen.get(trial_id)
-        return last is not None and last[:2] == (claim.worker, claim.beat) and self._clock() - last[2] > self._grace
+        if last is None or last[:2] != (claim.worker, claim.beat) or self._is_blind():
+            return False
+        return self._clock() - last[2] > self._grace
+
+    def _is_blind(self) -> bool:
+        """Has it not looked for half the grace period?"""
+        return self._clock() - self._looked > self._grace / 2

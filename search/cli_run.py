@@ -113,6 +113,7 @@ def _run_parts(
     """
     from search.deliver import finish
     from search.folder import StudyFolder
+    from search.patience import waiting_for_space
     from search.relay import note, study_of
     from search.report import write_report
     from search.setup import set_up
@@ -124,10 +125,10 @@ def _run_parts(
         if len(parts) > 1:
             left = ", ".join(later.name for later in parts[number:])
             terminal.line(f"Part {number} of {len(parts)}: {spec.name}{f'; then {left}' if left else ''}.")
-        ready = set_up(spec, folder, options, terminal)
-        if len(parts) > 1:
-            note(spec, folder)
-        with ExitStack() as beside:
+        with waiting_for_space(terminal.line), ExitStack() as beside:
+            ready = set_up(spec, folder, options, terminal)
+            if len(parts) > 1:
+                note(spec, folder)
             if web:
                 from search.web.dashboard import dashboard
 
@@ -236,13 +237,14 @@ def worker(study: Path, options: Options) -> None:
     does.
     """
     from search.ending import failure
+    from search.patience import waiting_for_space
     from search.progress import Terminal
     from search.results import records
     from search.setup import set_up
     from search.worker import work
 
     spec, folder = open_files(study, options.runs)
-    with Terminal() as terminal:
+    with Terminal() as terminal, waiting_for_space(terminal.line):
         ready = set_up(spec, folder, options, terminal)
         ended = work(ready.store, ready.bench, ready.shared, options.grace)
     click.echo(f"End: {ended}.")
@@ -264,6 +266,7 @@ def base(study: Path, data_root: Path | None, runs: Path, threads: int, device: 
     from search.bench import open_data
     from search.dense import train_dense
     from search.grade import grade
+    from search.patience import waiting_for_space
     from search.progress import Terminal
 
     spec, folder = open_files(study, runs)
@@ -271,7 +274,8 @@ def base(study: Path, data_root: Path | None, runs: Path, threads: int, device: 
     data = open_data(spec, data_root, chosen)
     folder.create()
     with Terminal() as terminal:
-        path = train_dense(spec, data, folder, terminal)
+        with waiting_for_space(terminal.line):
+            path = train_dense(spec, data, folder, terminal)
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             export_module(load_network(path), out)

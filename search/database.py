@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from sqlalchemy.pool import NullPool
 from pruner.errors import InputError
 from pruner.extras import has
 from search.filesystem import locked, network_filesystem, read_only
+from search.patience import Hindrance, full_disk, patiently
 from search.server_lock import LockLost, let_go, take_lock
 from search.sqlite_file import begin_immediately, is_damage, is_read_only, is_writable, may_pass, reader
 
@@ -32,13 +32,15 @@ T = TypeVar("T")
 
 _DRIVERS = {"postgresql": ("psycopg", "postgres"), "mysql": ("pymysql", "mysql")}
 """Server -> its driver, and the extra of this package that installs it."""
-_PATIENCE_S = 600.0
-"""How long a database that was there may be away before a worker gives up."""
 _SILENCE_S = 120
 """How long a connection may be silent in a transaction or under the study's lock before PostgreSQL ends it: a worker
 that was stopped there (Ctrl-Z) must not hold up the others until it is woken."""
 DATABASE_ERRORS = DBAPIError | optuna.exceptions.StorageInternalError | LockLost
 """What a database that is away, locked or full raises."""
+
+
+class Unreachable(InputError):
+    """There is no database there, or not at the moment."""
 
 
 class Database:
@@ -73,7 +75,7 @@ class Database:
                 raise damaged(str(cause)) from error
             if may_pass(cause):
                 raise
-            raise InputError(f"{name}: cannot be reached ({reason(error)})") from error
+            raise Unreachable(f"{name}: cannot be reached ({reason(error)})") from error
         self.engine = self._watched(self.storage.engine)
         if not self.on_one_machine:
             sqlalchemy.event.listen(self.engine, "begin", self._check_lock)
@@ -121,28 +123,12 @@ class Database:
             if said != "ok":
                 raise self._damaged(said)
 
-    def patiently(self, action: Callable[[], T], say: Callable[[str], None], patience: float = _PATIENCE_S) -> T:
-        """Do it, and again while the database is away (a server that restarts, a full disk), up to `patience` seconds.
+    def patiently(self, action: Callable[[], T], say: Callable[[str], None]) -> T:
+        """Do it, and again while the database is away (a server that restarts) or a disk is full (`search.patience`).
 
         `action` must be safe to repeat: after an error nobody knows whether the last step took effect.
         """
-        began, pause = time.monotonic(), 0.5
-        while True:
-            try:
-                result = action()
-            except (SQLAlchemyError, optuna.exceptions.StorageInternalError, LockLost) as error:
-                left = patience - (time.monotonic() - began)
-                if not _may_pass(error) or left <= 0:
-                    raise
-                if pause == 0.5:
-                    say(f"The database does not answer ({reason(error)}); trying again for {left / 60:.0f} min.")
-                self.engine.dispose()
-                time.sleep(pause)
-                pause = min(pause * 1.5, 10.0)
-            else:
-                if pause > 0.5:
-                    say("The database is back.")
-                return result
+        return patiently(action, say, hindrance, before_again=self.engine.dispose)
 
     def storage_for_threads(self) -> RDBStorage:
         """The same database for a server with threads: as many connections as they ask for, none under the lock."""
@@ -260,12 +246,16 @@ def _original(error: BaseException) -> BaseException | None:
     return next((one.orig for one in _chain(error) if isinstance(one, DBAPIError)), None)
 
 
-def _may_pass(error: BaseException) -> bool:
-    return any(
+def hindrance(error: BaseException) -> Hindrance | None:
+    """What is behind an error that may pass: a database that does not answer, a full disk."""
+    cause = error.__cause__ if isinstance(error, Unreachable) and error.__cause__ else error
+    if any(
         isinstance(one, LockLost | OperationalError | InterfaceError)
         or (isinstance(one, DBAPIError) and one.connection_invalidated)
-        for one in _chain(error)
-    )
+        for one in _chain(cause)
+    ):
+        return Hindrance(f"The database does not answer ({reason(cause)})", "The database is back.")
+    return full_disk(error)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

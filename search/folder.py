@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruner.errors import InputError
-from pruner.files import checksum, json_bytes, read_json, write_json
+from pruner.files import add_line, checksum, json_bytes, read_json, write_json, write_whole
 from pruner.recipe import Recipe
-from search.filesystem import read_only
+from search.filesystem import locked, read_only
 from search.work import Work
 
 if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does without
@@ -109,6 +108,14 @@ class StudyFolder:
         found = {int(path.name): self.trial(int(path.name)) for path in self.trial_folders() if path.name.isdigit()}
         return {number: home for number, home in found.items() if home.has_begun}
 
+    def sweep(self) -> None:
+        """Delete what killed processes left in trials' folders, where nobody is at work."""
+        for home in self.trial_folders():
+            if found := leftovers(home):
+                with locked(home / LOCK, wait=False) as free:
+                    for path in found if free else ():
+                        path.unlink(missing_ok=True)
+
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.trials / f"{number:04}", self.path / "orphans")
 
@@ -174,8 +181,7 @@ class TrialFolder:
 
     def log(self, text: str) -> None:
         """Add a line, with the time, to the trial's log."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().isoformat(timespec='seconds')} {text}\n")
+        add_line(self.path / "log.txt", f"{datetime.now().isoformat(timespec='seconds')} {text}")
 
     def begin(self, recipe: Recipe, dense: str) -> None:
         """Keep the recipe and the key of the dense network it is for.
@@ -307,8 +313,7 @@ class TrialFolder:
 
     def take_over(self, twin: TrialFolder) -> None:
         """Copy the results of a trial with the same plan and training; they are this trial's, too."""
-        shutil.copyfile(twin.model, self.path / ".model.pth")
-        (self.path / ".model.pth").replace(self.model)
+        write_whole(self.model, twin.model.read_bytes())
         self.on_kept(self.model)
         if latency := twin.latency():
             self.keep_latency(latency)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -29,6 +30,18 @@ def check() -> None:
     """Raises KeyboardInterrupt if the process was asked to stop."""
     if _asked and not _depth:
         raise KeyboardInterrupt
+
+
+def sleep(seconds: float) -> None:
+    """Wait. An interrupt ends that even in a `deferred` block, which is not meant to last.
+
+    Raises KeyboardInterrupt.
+    """
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if _asked:
+            raise KeyboardInterrupt
+        time.sleep(min(left, 0.2))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from search.exit_status import ExitStatus, Failed
 from search.feed import Event, Finished
+from search.patience import PATIENCE_S
 from search.process import Exit
 
 _DEATHS = 5
@@ -17,6 +18,8 @@ _DEATHS = 5
 _LONG_S = 600.0
 """A worker that lived this long was in order."""
 _LONGEST_PAUSE_S = 60.0
+_HINDERED_PAUSE_S = 5.0
+"""Before a worker is begun again that something outside kept from working."""
 _STOP_S = 4.0
 """Time for workers to stop cleanly; the pool itself has a second more to end."""
 
@@ -59,6 +62,8 @@ class _Slot:
     again_at: float | None = 0.0
     """When to begin it; None: it runs, or is not to be begun again."""
     deaths: int = 0
+    hindered: float | None = None
+    """Since when something outside has kept it from working; None: nothing has."""
     failed: str = ""
     status: ExitStatus = ExitStatus.BAD_INPUT
     """Why it was given up."""
@@ -88,7 +93,8 @@ def run_pool(launcher: Launcher, count: int, view: View) -> str:
         _stop(slots)
         raise
     if all(slot.failed for slot in slots):
-        raise Failed(f"no worker could go on; the last ended because: {slots[-1].failed}", slots[-1].status)
+        status = ExitStatus.TRY_AGAIN if any(slot.hindered is not None for slot in slots) else slots[-1].status
+        raise Failed(f"no worker could go on; the last ended because: {slots[-1].failed}", status)
     return next(slot.done for slot in slots if not slot.failed)
 
 
@@ -106,7 +112,7 @@ def _drain(events: queue.SimpleQueue[tuple[int, Event]], slots: list[_Slot], vie
         except queue.Empty:
             return
         if isinstance(event, Finished):
-            slots[number].deaths = 0
+            slots[number].deaths, slots[number].hindered = 0, None
         view.event(number, event)
 
 
@@ -116,13 +122,21 @@ def _on_exit(slot: _Slot, ended: Exit, view: View) -> None:
         slot.done = ended.reason
         view.state(slot.number, "done")
         return
-    slot.deaths = 1 if time.monotonic() - slot.began > _LONG_S else slot.deaths + 1
-    if ended.final or slot.deaths >= _DEATHS:
+    now = time.monotonic()
+    if ended.hindered:  # no death: it may have waited for all of its own patience, or have met this while it began
+        if slot.hindered is None or now - slot.began > 2 * PATIENCE_S:
+            slot.hindered = now
+        too_often, pause = now - slot.hindered > PATIENCE_S, _HINDERED_PAUSE_S
+    else:
+        slot.hindered = None
+        slot.deaths = 1 if now - slot.began > _LONG_S else slot.deaths + 1
+        too_often = slot.deaths >= _DEATHS
+        pause = min(2.0 ** (slot.deaths - 1) - 1, _LONGEST_PAUSE_S)  # at once after the first death
+    if ended.final or too_often:
         slot.failed, slot.status = ended.reason, ended.status
         view.state(slot.number, f"ended: {ended.reason}")
         return
-    pause = min(2.0 ** (slot.deaths - 1) - 1, _LONGEST_PAUSE_S)  # at once after the first death
-    slot.again_at = time.monotonic() + pause
+    slot.again_at = now + pause
     view.state(slot.number, f"died ({ended.reason}); begun again{f' in {pause:.0f} s' if pause else ''}")
 
 

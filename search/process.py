@@ -12,6 +12,7 @@ from search.exit_status import ExitStatus, of_system
 from search.feed import Event, Feed
 from search.folder import StudyFolder
 from search.options import Options
+from search.patience import waiting_for_space
 from search.study_file import StudySpec
 
 
@@ -27,21 +28,29 @@ class Exit:
     status: ExitStatus = ExitStatus.BAD_INPUT
     """What the pool ends with if no worker could go on and this one was the last."""
 
+    @property
+    def hindered(self) -> bool:
+        """Did something outside end it that may pass: a database that is away, a full disk?"""
+        return self.status == ExitStatus.TRY_AGAIN
+
 
 def live(spec: StudySpec, options: Options, send: Callable[[Event], None]) -> Exit:
     """A worker's whole life: set up, run trials until the budget is spent. Raises KeyboardInterrupt alone."""
-    from search.database import DATABASE_ERRORS
+    from search.database import DATABASE_ERRORS, hindrance
     from search.setup import set_up
     from search.worker import work
 
-    folder = StudyFolder(options.runs / spec.name)
+    folder, feed = StudyFolder(options.runs / spec.name), Feed(send)
     try:
-        ready = set_up(spec, folder, options, Feed(send))
-        return Exit(wanted=True, final=True, reason=work(ready.store, ready.bench, ready.shared, options.grace))
-    except InputError as error:
-        status = getattr(error, "status", ExitStatus.BAD_INPUT)
-        return Exit(wanted=False, final=True, reason=str(error), status=status)
+        with waiting_for_space(feed.line):
+            ready = set_up(spec, folder, options, feed)
+            return Exit(wanted=True, final=True, reason=work(ready.store, ready.bench, ready.shared, options.grace))
     except Exception as error:
+        if found := hindrance(error):
+            return Exit(wanted=False, final=False, reason=found.said, status=ExitStatus.TRY_AGAIN)
+        if isinstance(error, InputError):
+            status = getattr(error, "status", ExitStatus.BAD_INPUT)
+            return Exit(wanted=False, final=True, reason=str(error), status=status)
         where = getattr(error, "filename", None)
         said = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
         _keep_traceback(folder)

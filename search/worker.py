@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -48,8 +48,8 @@ def work(store: Store, bench: Bench, shared: Shared, grace: float) -> str:
 
     `grace`: seconds without a beat after which a worker on another machine counts as dead.
 
-    A trial whose training fails is recorded as failed and the study goes on; what concerns every trial (a full disk,
-    a missing file) is raised, and the trial is left to be continued.
+    A trial whose training fails is recorded as failed and the study goes on; what concerns every trial (a missing file,
+    a disk that stays full) is raised, and the trial is left to be continued.
     """
     database = store.database
     dispatch = database.patiently(lambda: Dispatch(store, bench.spec, bench.folder, grace), bench.progress.line)
@@ -83,6 +83,7 @@ class _Worker:
                         continue
                 if isinstance(taken, Nothing):
                     if not taken.wait:
+                        self.bench.folder.sweep()  # a trial that went to another machine may have left something here
                         return "all trials are done"
                     bar.say("waiting for other workers")
                     time.sleep(_PAUSE_S)
@@ -114,7 +115,8 @@ class _Worker:
         trial = taken.trial
         self.heart.hold(trial._trial_id)
         try:
-            find = partial(self.shared.trial_folder, self.bench.folder, trial, fetch=taken.moved)
+            holding = partial(self._holding, trial)
+            find = partial(self.shared.trial_folder, self.bench.folder, trial, holding, fetch=taken.moved)
             self._run_held(taken, self._patiently(find))
         except Lost:
             self.bench.folder.trial(trial.number).log("dropped: another worker has taken it")
@@ -125,6 +127,14 @@ class _Worker:
         finally:
             self.heart.hold(None)
         return trial.number
+
+    @contextmanager
+    def _holding(self, trial: Trial) -> Iterator[None]:
+        """Hold the study's lock, under which nobody takes the trial. Raises Lost if somebody has."""
+        with self.dispatch.alone():
+            if not self.dispatch.claims.holds(trial._trial_id):
+                raise Lost
+            yield
 
     def _run_held(self, taken: Taken, folder: TrialFolder) -> None:
         trial, spec = taken.trial, self.bench.spec

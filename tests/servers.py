@@ -1,4 +1,4 @@
-"""Real servers for tests, on loopback, in folders of their own."""
+"""Real servers for tests, on loopback, in folders of their own; a real disk that can be full."""
 
 from __future__ import annotations
 
@@ -62,3 +62,45 @@ class Postgres:
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+
+
+class Disk:
+    """A file system of its own, in memory. Needs the right to mount: `may_mount`."""
+
+    def __init__(self, folder: Path, megabytes: int) -> None:
+        folder.mkdir()
+        self.folder, self._options = folder, f"size={megabytes}m"
+        _mount("-t", "tmpfs", "-o", self._options, "none", folder)
+
+    def fill(self) -> None:
+        """From now on it is as large as what it holds."""
+        while True:
+            usage = os.statvfs(self.folder)
+            full = f"size={(usage.f_blocks - usage.f_bfree) * usage.f_frsize}"
+            try:
+                _mount("-o", f"remount,{full}", self.folder)
+            except OSError:  # somebody wrote something meanwhile
+                continue
+            return
+
+    def empty(self) -> None:
+        """There is space again."""
+        _mount("-o", f"remount,{self._options}", self.folder)
+
+    def remove(self) -> None:
+        subprocess.run(["umount", "--lazy", self.folder], check=True)
+
+
+def _mount(*arguments: object) -> None:
+    done = subprocess.run(["mount", *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise OSError(done.stderr.strip())
+
+
+def may_mount(folder: Path) -> bool:
+    """Is this process allowed to mount a file system?"""
+    try:
+        Disk(folder, 1).remove()
+    except OSError:
+        return False
+    return True

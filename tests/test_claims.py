@@ -75,20 +75,38 @@ def test_only_silence_for_the_whole_grace_period_counts_as_death() -> None:
     observer = Observer(60, lambda: now)
     claim = Claim("one", "there", 5, 0)
     assert not observer.is_stale(1, claim)  # never looked
-    observer.look({1: claim})
-    now = 59.0
-    observer.look({1: claim})
-    assert not observer.is_stale(1, claim)
+    for moment in range(0, 60, 10):
+        now = float(moment)
+        observer.look({1: claim})
+        assert not observer.is_stale(1, claim)
     now = 61.0
     assert observer.is_stale(1, claim)
     beating = Claim("one", "there", 6, 0)
     assert not observer.is_stale(1, beating)
     observer.look({1: beating})
-    now = 100.0
+    now = 80.0
+    observer.look({1: beating})
     assert not observer.is_stale(1, beating)
     observer.look({})
     observer.look({1: beating})
     assert not observer.is_stale(1, beating)  # looked at anew
+
+
+def test_silence_while_the_database_was_away_is_nobodys_death() -> None:
+    now = 0.0
+    observer = Observer(60, lambda: now)
+    claim = Claim("one", "there", 5, 0)
+    observer.look({1: claim})
+    now = 300.0  # no look went through, and no beat
+    assert not observer.is_stale(1, claim)
+    observer.look({1: claim})
+    assert not observer.is_stale(1, claim)
+    for moment in range(310, 360, 10):
+        now = float(moment)
+        observer.look({1: claim})
+        assert not observer.is_stale(1, claim)
+    now = 361.0
+    assert observer.is_stale(1, claim)
 
 
 def test_time_is_counted_once_however_many_work_and_not_while_nobody_does(database: Database) -> None:
