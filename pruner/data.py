@@ -188,6 +188,12 @@ def steps_per_epoch(split: Split, *, batch: int, images: int = 0) -> int:
     return max(1, min(images or len(split), len(split)) // batch)
 
 
+def images_per_epoch(split: Split, *, batch: int, images: int = 0) -> int:
+    """How many images these batches hold."""
+    count = min(images or len(split), len(split))
+    return count if count < batch else count - count % batch
+
+
 def eval_batches(split: Split, *, batch: int, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
     """All images in order, resized exactly as the course's grader does, otherwise unchanged."""
     for start in range(0, len(split), batch):

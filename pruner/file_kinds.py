@@ -46,11 +46,11 @@ def weights_format(path: Path) -> Literal["torch", "safetensors"]:
 
     Raises InputError, which says what the file is and what to do, if it is known to hold no weights.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: {_folder(path)}")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; {_GIVE}")
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: {_folder(path)}")
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; {_GIVE}")
         with path.open("rb") as file:
             head = file.read(_HEAD)
             found = _foreign(path, head, file)
@@ -68,6 +68,9 @@ def _folder(path: Path) -> str:
     names = sorted(child.name for child in path.iterdir())
     if "saved_model.pb" in names:
         return f"is a TensorFlow SavedModel; {_GIVE}"
+    if ".metadata" in names:
+        convert = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER NEW_FILE"
+        return f"is a torch.distributed checkpoint; make it a file: {convert}"
     if "data.pkl" in names:
         return "is a PyTorch file that was unpacked into a folder; give the .pth file itself"
     weights = [name for name in names if name.endswith((".pth", ".pt", ".bin", ".ckpt", ".safetensors"))]

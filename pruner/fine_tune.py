@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruner.average import Average, reestimate_norms
-from pruner.data import Split, steps_per_epoch, train_batches
+from pruner.data import Split, images_per_epoch, steps_per_epoch, train_batches
 from pruner.distill import Teacher, distillation_loss
 from pruner.errors import Diverged, InputError
 from pruner.execution import Run, align_state, half_type, runner
@@ -238,7 +238,7 @@ class Step:
 def epoch_images(split: Split, tune: Tune) -> list[int]:
     """How many images each epoch trains on, for progress bars."""
     return [
-        steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch) * part.batch
+        images_per_epoch(split, batch=part.batch, images=part.images_per_epoch)
         for part in tune.parts
         for _ in range(part.epochs)
     ]

@@ -66,8 +66,8 @@ def load_network(path: Path, *, to_prune: bool = False) -> MobileNetV2:
         raise errors[0]
     model = made[0][1]
     if not all(_equal(model, other) for _, other in made):
-        raise InputError(f"{path}: holds several networks ({', '.join(one.prefix.rstrip('.') for one, _ in made)}); "
-                         "save the state_dict() of one of them alone")  # fmt: skip
+        names = ", ".join(one.prefix.rstrip(".") or "the top level" for one, _ in made)
+        raise InputError(f"{path}: holds several networks ({names}); save the state_dict() of one of them alone")
     return model
 
 

@@ -136,7 +136,9 @@ def from_state_dict(state: Mapping[str, Tensor], source: str) -> MobileNetV2:
         detail = str(error).splitlines()[-1].strip()
         raise InputError(f"{source}: not the weights of a MobileNetV2 ({detail})") from error
     if (channels := _conv(network, "features.0.0").in_channels) != 3:
-        raise InputError(f"{source}: for images of {channels} channel{'s'[: channels - 1]}; here they have 3 (RGB)")
+        raise InputError(
+            f"{source}: takes images of {channels} channel{'s'[: channels - 1]}; give one for the 3 of RGB"
+        )
     if _starts_with_shortcut(widths(network)):
         raise InputError(f"{source}: so narrow (a width_mult of 0.25 or less) that its first block has a residual "
                          "connection, which MobileNetV2's has not; give one of a larger width_mult")  # fmt: skip
@@ -215,7 +217,7 @@ def _module_difference(reference: nn.Module, found: nn.Module) -> str | None:
     if type(found) is not type(reference):
         return f"is a {type(found).__name__}, not a {type(reference).__name__}"
     if "forward" in vars(found) or found._forward_hooks or found._forward_pre_hooks:
-        return "computes something of its own"
+        return "has a hook, or a forward of its own"
     for key in _COMPARED:
         if getattr(found, key, None) != getattr(reference, key, None):
             return f"has {key} {getattr(found, key, None)}, not {getattr(reference, key, None)}"

@@ -6,17 +6,19 @@ class becomes a `StandIn`, which keeps the attributes that were saved and has no
 hooks, modules of older versions and wrappers, whatever their package, and none of their code can run.
 
 What cannot run is refused all the same where a file looks as if it should: a class that is rebuilt from its attributes
-is data, but a *call* is code, and is let through, inertly, only for the names in `_INERT_CALLS`.
+is data, but a *call* is code, and is let through, inertly, only for the names in `_INERT_CALLS`, torch.compile's
+wrappers, and the members of enums.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
+import sys
 import warnings
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +27,9 @@ import torch
 from pruner.errors import InputError
 
 _ALONE = "save the network's state_dict() alone"
+_NOT_TORCH = (
+    "damaged, or pickled otherwise than by torch.save with its usual protocol; save its state_dict() by torch.save"
+)
 
 _INERT_CALLS = frozenset(
     # Each makes a plain value of plain values; here it makes a StandIn, or an empty container, and the value is lost.
@@ -42,12 +47,8 @@ _INERT_CALLS = frozenset(
     + ["builtins.getattr", "functools.partial"]
 )  # fmt: skip
 
-_MAPPINGS = (
-    "collections.defaultdict", "addict.addict.Dict", "easydict.EasyDict", "yacs.config.CfgNode",
-    "lightning.fabric.utilities.data.AttributeDict", "lightning.pytorch.utilities.parsing.AttributeDict",
-    "lightning_fabric.utilities.data.AttributeDict", "pytorch_lightning.utilities.parsing.AttributeDict",
-)  # fmt: skip
-"""Subclasses of dict, whose items a pickle sets one by one: torch lets that be done to plain dicts only."""
+_CONTAINER = re.compile(r"Can only (?P<what>SETITEM|append).* but got <class '(?P<name>[\w.]+)'>")
+"""How torch says that it fills plain dicts and lists only, not their subclasses."""
 
 
 class _Refused(Exception):
@@ -58,9 +59,15 @@ class _StandInType(type):
     name: str
 
     def __call__(cls, *arguments: object) -> Any:
-        if cls.name not in _INERT_CALLS:
+        if not (cls.name in _INERT_CALLS or cls.name.startswith("torch._dynamo.") or _is_enum(cls.name, arguments)):
             raise _Refused(cls.name)
-        return cls.__new__(cls)  # type: ignore[call-overload]
+        return cls.__new__(cls, *arguments)  # type: ignore[call-overload]
+
+
+def _is_enum(name: str, arguments: tuple[object, ...]) -> bool:
+    """Is this how a member of somebody's Enum is pickled: its class called with its value?"""
+    is_class = name.rpartition(".")[2][:1].isupper() and name.partition(".")[0] not in sys.stdlib_module_names
+    return is_class and len(arguments) == 1 and isinstance(arguments[0], int | str)
 
 
 class StandIn(metaclass=_StandInType):
@@ -70,10 +77,12 @@ class StandIn(metaclass=_StandInType):
     """Its class, or what was called to make it, as the file names it: `package.module.Class`."""
     attributes: dict[str, Any]
     """Those that were saved with it."""
+    arguments: tuple[object, ...]
+    """What it was made of, if it was not by attributes."""
 
-    def __new__(cls, *_arguments: object) -> Any:  # a pickle makes objects by this, or by a call (see above)
+    def __new__(cls, *arguments: object) -> Any:  # a pickle makes objects by this, or by a call (see above)
         made = object.__new__(cls)
-        made.attributes = {}
+        made.arguments, made.attributes = arguments, {}
         return made
 
     def __setstate__(self, state: object) -> None:
@@ -97,28 +106,42 @@ def read_pickle(path: Path) -> object:
 
     Raises InputError if it is damaged, or asks for a call that is not known to be inert.
     """
-    try:
-        names = _names(path)
-        stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-            (_stand_in(name), name) for name in names
-        ]
-        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old protocols, which are either read or refused
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except _Refused as error:
-        raise InputError(f"{path}: refused, it would call {error}, which no weights need; {_ALONE}") from None
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{path}: {_reason(str(error))}") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: may not be read ({error.strerror})") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError,
-            AssertionError, zipfile.BadZipFile) as error:  # fmt: skip
-        raise InputError(f"{path}: not a whole PyTorch file (truncated or damaged?)") from error
+    bases: dict[str, type[StandIn]] = {}
+    while True:
+        try:
+            stand_ins: list[Any] = [
+                (_stand_in(today, bases.get(today, StandIn)), name) for name, today in _names(path).items()
+            ]
+            with (
+                torch.serialization.safe_globals(stand_ins),
+                path.open("rb") as file,  # given a path, torch would go by its suffix
+                warnings.catch_warnings(),
+            ):
+                warnings.simplefilter("ignore")  # of old protocols, which are either read or refused
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except _Refused as error:
+            raise InputError(f"{path}: {_call(str(error))}") from None
+        except pickle.UnpicklingError as error:
+            container = _CONTAINER.search(str(error))
+            if container is None or container["name"] in bases:
+                raise InputError(f"{path}: {_reason(str(error))}") from error
+            bases[container["name"]] = _List if container["what"] == "append" else _Mapping
+        except PermissionError as error:
+            raise InputError(f"{path}: may not be read ({error.strerror})") from error
+        except Exception as error:  # of damaged content torch complains in many ways
+            raise InputError(f"{path}: not a whole PyTorch file (truncated or damaged?)") from error
 
 
-def _stand_in(name: str) -> Callable[..., object]:
-    base = _Mapping if name in _MAPPINGS else _List if name == "collections.deque" else StandIn
-    return _StandInType(name.rpartition(".")[2], (base,), {"name": name})
+def _stand_in(name: str, base: type[StandIn]) -> _StandInType:
+    module, _, own_name = name.rpartition(".")
+    return _StandInType(own_name, (base,), {"name": name, "__module__": module})
+
+
+def _call(name: str) -> str:
+    """Why a file is refused that would call what has this name."""
+    if name == "torch.storage._load_from_bytes":
+        return _NOT_TORCH
+    return f"refused, it would call {name}, which no weights need; {_ALONE}"
 
 
 def _reason(message: str) -> str:
@@ -129,24 +152,28 @@ def _reason(message: str) -> str:
             "save it again with a newer PyTorch, or save its state_dict"
         )
     if "_load_from_bytes" in message or "Unsupported operand" in message:
-        return "pickled by another program than torch.save, or by a newer pickle protocol; save it by torch.save alone"
-    if named := re.search(r"(?:GLOBAL|global:?|class) '?([\w.]+)", message):
+        return _NOT_TORCH
+    if "call reduce" in message:
+        return f"refused, it would call what it looks up, which no weights need; {_ALONE}"
+    if named := re.search(r"(?:GLOBAL |<class ')([\w.]+)", message):
         return f"refused, it holds {named[1]}, which no weights need; {_ALONE}"
     return "not a PyTorch file, or a damaged one"
 
 
-def _names(path: Path) -> set[str]:
-    """The classes and functions that a file's pickle may name, as `module.name`; read without unpickling it.
+def _names(path: Path) -> dict[str, str]:
+    """The classes and functions that a file's pickle may name, `module.name`, each with its name of today.
 
-    Bytes that only look like a name do no harm: a stand-in more is registered.
+    The pickle is only searched for them. Bytes that only look like a name do no harm: a stand-in more is registered.
     """
     content = path.read_bytes()
     if content.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
             content = b"".join(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
-    named = re.findall(rb"c([A-Za-z_][\w.]*)\n([A-Za-z_][\w.]*)\n", content)  # the operation GLOBAL
-    return {f"{_PYTHON2.get(module, module)}.{name}" for module, name in ((a.decode(), b.decode()) for a, b in named)}
-
-
-_PYTHON2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-"""Modules that a pickle of torch.save's protocol names as Python 2 did."""
+    # The operation GLOBAL. A match may begin inside another one, since any byte before a name can look like it.
+    named = re.findall(rb"(?=c([A-Za-z_][\w.]*)\n([A-Za-z_][\w.]*)\n)", content)
+    found: dict[str, str] = {}
+    for module, name in ((module.decode(), name.decode()) for module, name in named):
+        # torch.save's protocol names the standard library's as Python 2 did; torch translates some of these names back.
+        today = ".".join(NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
+        found |= {f"{module}.{name}": today, today: today}
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,14 +78,14 @@ class Prune:
                 raise InputError("global_cut: give either one global cut or cuts per stage, not both")
         check_name("spread", self.spread, SPREADS)
         if self.target_mflops is not None:
-            if self.target_mflops <= 0:
-                raise InputError(f"target_mflops: {self.target_mflops:g} is not above 0")
+            if not 0 < self.target_mflops < math.inf:
+                raise InputError(f"target_mflops: {self.target_mflops:g} is not above 0 and finite")
             if self.cut or self.output_cut or self.global_cut is not None:
                 raise InputError("target_mflops: give either a target or cuts, not both")
         for name, factor in self.tolerance.items():
             check_name("tolerance", name, TOLERANCES)
-            if factor <= 0:
-                raise InputError(f"tolerance.{name}: {factor:g} is not above 0")
+            if not 0 < factor < math.inf:
+                raise InputError(f"tolerance.{name}: {factor:g} is not above 0 and finite")
         for name in self.ignore:
             if name not in (*STAGES, *BLOCKS, "residual", "classifier"):
                 raise InputError(

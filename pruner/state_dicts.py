@@ -8,7 +8,7 @@ MobileNetV2's first weight occurs, what stands before it is the prefix of one ne
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -84,24 +84,23 @@ def find(content: object) -> list[Found]:
 
 def _leaves(value: object, name: str, seen: set[int]) -> Iterator[tuple[str, int, object]]:
     """(name, the container it stands in, value) of all that is no container; what a file holds twice comes once."""
-    if isinstance(value, StandIn) and not is_module(value):
-        items: list[tuple[object, object]] = list(value.attributes.items())
-    elif isinstance(value, Mapping):
-        items = list(value.items())
-    elif isinstance(value, list | tuple):
-        items = list(enumerate(value))
-    else:
-        items = []
     if id(value) in seen:
         return
-    if items:
-        seen.add(id(value))
-    for key, item in items:
+    seen.add(id(value))
+    for key, item in _items(value):
         here = f"{name}{key}"
-        if isinstance(item, Mapping | list | tuple) or (isinstance(item, StandIn) and not is_module(item)):
-            yield from _leaves(item, f"{here}.", seen)
-        else:
+        if not isinstance(item, Mapping | list | tuple):
             yield here, id(value), item
+        yield from _leaves(item, f"{here}.", seen)
+
+
+def _items(value: object) -> Iterable[tuple[object, object]]:
+    """What stands in a container, or in an object that is no module, by key, place or attribute."""
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, list | tuple):
+        return enumerate(value)
+    return value.attributes.items() if isinstance(value, StandIn) and not is_module(value) else ()
 
 
 def _beside_weights(leaves: list[tuple[str, int, object]], prefix: str) -> dict[str, object]:
@@ -181,7 +180,9 @@ def _is_dropped(name: str, value: object) -> bool:
 def _number(value: object, name: str, source: str) -> Tensor:
     """A copy of a weight in 32 bits, or of a count. Raises InputError if it is something else, or not finite."""
     if not isinstance(value, Tensor):
-        raise InputError(f"{source}: not the weights of a MobileNetV2 ({name} is not a tensor)")
+        is_array = isinstance(value, StandIn) and value.name.startswith("numpy.")
+        what = "is not a tensor, but an array of NumPy: make it one" if is_array else "is not a tensor"
+        raise InputError(f"{source}: not the weights of a MobileNetV2 ({name} {what})")
     if value.layout != torch.strided or value.is_meta:
         what = "has no values (device meta)" if value.is_meta else "is not a dense tensor"
         raise InputError(f"{source}: {name} {what}; save the network's own state_dict()")

@@ -37,8 +37,8 @@ def timm_difference(names: Iterable[str]) -> str | None:
     if sum(counts) == len(blocks) and tuple(counts) == BLOCKS_BY_STAGE:
         return None
     return (
-        f"its stages have {counts} blocks, torchvision's {list(BLOCKS_BY_STAGE)}, as another network of timm has, or a "
-        "deeper variant (mobilenetv2_110d, 120d)"
+        f"its stages have {counts} blocks, torchvision's {list(BLOCKS_BY_STAGE)}: timm's deeper mobilenetv2_110d or "
+        "120d, or another network"
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal, get_args
 
-from pruner.errors import InputError, check_name
+from pruner.errors import InputError, check_name, check_number
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "linear", "constant"]
@@ -82,11 +83,9 @@ class Tune:
                 raise InputError(f"{name}: {getattr(self, name)} is not a positive whole number")
         for name in ("epochs", "images_per_epoch", "learning_rate", "weight_decay", "clip", "shift", "temperature",
                      "hard_labels", "reestimate"):  # fmt: skip
-            if getattr(self, name) < 0:
-                raise InputError(f"{name}: {getattr(self, name)} is negative")
+            check_number(name, getattr(self, name))
         for name in ("momentum", "warmup", "label_smoothing", "average"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name}: {getattr(self, name)} is not in [0, 1)")
+            check_number(name, getattr(self, name), 1)
         if self.average and not self.reestimate:
             raise InputError("reestimate: averaged weights need BatchNorm's statistics found anew, from some images")
         _ = self.parts  # checks every phase
@@ -129,7 +128,7 @@ class Rounds:
     """The training after each of them."""
 
     def __post_init__(self) -> None:
-        if self.count < 1 or any(a <= b for a, b in pairwise((*self.mflops, 0.0))):
+        if self.count < 1 or not all(a > b for a, b in pairwise((math.inf, *self.mflops, 0.0))):
             raise InputError("rounds: a count of 1 or more, or MFLOPs that fall from round to round")
 
     def targets(self, dense: float, final: float) -> tuple[float, ...]:

@@ -42,7 +42,9 @@ _CLASSES: dict[str, type[nn.Module]] = {
 
 def is_module(value: object) -> bool:
     """Is this an object that was an nn.Module?"""
-    return isinstance(value, StandIn) and isinstance(value.attributes.get("_modules"), dict)
+    return isinstance(value, StandIn) and (
+        value.name in _WRAPPERS or isinstance(value.attributes.get("_modules"), dict)
+    )
 
 
 def module_difference(module: StandIn, *, to_prune: bool) -> str | None:
@@ -84,9 +86,11 @@ def _children(module: StandIn) -> Iterator[tuple[str, StandIn]]:
 
 def _unwrap(module: StandIn) -> StandIn:
     while module.name in _WRAPPERS:
-        module = module.attributes["_modules"][_WRAPPERS[module.name]]
-    if not is_module(module):
-        raise TypeError("not a module")
+        modules = module.attributes.get("_modules")
+        inner = modules[_WRAPPERS[module.name]] if modules else module.arguments[0]  # the latter: OptimizedModule
+        if not (isinstance(inner, StandIn) and is_module(inner)):
+            raise TypeError("not a module")
+        module = inner
     return module
 
 

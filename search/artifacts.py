@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -29,6 +30,7 @@ from search.storage import Store
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore
 
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _FILES = "prune_search:files"
 _DENSE_FILE = "dense_file"
 
@@ -159,14 +161,18 @@ def artifact_store(where: str | None, *, create: bool = False) -> tuple[Artifact
             raise InputError(f"--artifacts {where}: no such folder; give the one that the study was begun with")
         try:
             Path(where).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--artifacts {where}: cannot be used ({error.strerror})") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in it
+            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            raise InputError(f"--artifacts: the folder cannot be used ({reason})") from error
         return FileSystemArtifactStore(where), ""
-    if kind != "s3":
-        raise InputError(f"--artifacts {where}: give a folder, or s3://bucket/prefix")
+    bucket, _, prefix = rest.partition("/")
+    if kind.lower() != "s3" or not _BUCKET.fullmatch(bucket):  # what it is instead may hold a key: none of it is shown
+        raise InputError(
+            "--artifacts: give a folder, or s3://bucket/prefix; keys belong in AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, another server's address in AWS_ENDPOINT_URL"
+        )
     if not has("boto3"):
         raise InputError("--artifacts: S3 needs a driver: pip install 'prune-search[s3]'")
-    bucket, _, prefix = rest.partition("/")
     return Boto3ArtifactStore(bucket), f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
 

@@ -30,7 +30,7 @@ from search.parent import Parent, load_parent
 from search.progress import Progress
 from search.results import Dense
 from search.study_file import StudySpec
-from search.study_space import DENSE
+from search.study_text import DENSE
 from search.teacher import open_teacher
 
 
@@ -57,7 +57,7 @@ class Bench:
     def parent(self, name: str) -> Parent:
         """The network of that name, to cut: the dense one, or another study's. Raises InputError if it is not there."""
         if name not in self._parents:
-            model = self.dense if name == DENSE else load_parent(name, self.folder, self.data.classes)
+            model = self.dense if name == DENSE else load_parent(name, self.spec, self.folder, self.data.classes)
             self._parents[name] = Parent(model, self.key if name == DENSE else weights_key(model))
         return self._parents[name]
 

@@ -45,7 +45,9 @@ def program() -> NoReturn:
     except SystemExit as ended:
         code = ended.code
     except BaseException:
-        traceback.print_exc()
+        from search.address import without_secrets
+
+        print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
     if code != ExitStatus.INTERRUPTED:  # what is left to say then is what nobody read
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
@@ -84,6 +86,8 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: ExitStatus = ExitStatus.BAD_INPUT) -> NoReturn:
+    from search.address import without_secrets
+
     with contextlib.suppress(OSError):
-        click.echo(f"prune-search: {' '.join(message.split())}", err=True)
+        click.echo(f"prune-search: {' '.join(without_secrets(message).split())}", err=True)
     sys.exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
     from search.study_file import StudySpec
 
 F = TypeVar("F", bound=Callable[..., None])
+
+
+class Number(click.FloatRange):
+    """A finite number in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
 
 study_argument = click.argument("study", type=click.Path(path_type=Path))
 runs_option = click.option(
@@ -43,14 +55,14 @@ data_option = click.option(
     help="Whose test images.",
 )  # fmt: skip
 resolution_option = click.option(
-    "--resolution", type=click.IntRange(min=8), default=224, show_default=True, help="Pixels a side."
+    "--resolution", type=click.IntRange(8, 2048), default=224, show_default=True, help="Pixels a side."
 )
 trial_option = click.option("--trial", type=click.IntRange(min=0), help="Which trial (default: the best by score).")
 base_option = click.option("--base", type=click.Path(path_type=Path), help="A finished dense network (.pth) to prune.")
 
 
 grace_option = click.option(
-    "--grace", type=click.FloatRange(min=1), default=60.0, show_default=True,
+    "--grace", type=Number(min=1), default=60.0, show_default=True,
     help="Seconds of silence after which a worker on another machine counts as dead.",
 )  # fmt: skip
 
@@ -58,7 +70,7 @@ grace_option = click.option(
 def machine_options(function: F) -> F:
     """--threads and --device."""
     threads = click.option(
-        "--threads", type=click.IntRange(min=0), default=0, help="Threads for torch, of each worker; 0: all cores."
+        "--threads", type=click.IntRange(0, 1024), default=0, help="Threads for torch, of each worker; 0: all cores."
     )
     device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
     return threads(device(function))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search.cli_options import (
+    Number,
     data_root_option,
     json_option,
     machine_options,
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
 @click.command()
 @study_argument
 @click.option(
-    "--workers", type=click.IntRange(min=0), default=0, show_default="one a core, or GPU",
+    "--workers", type=click.IntRange(0, 4096), default=0, show_default="one a core, or GPU",
     help="Worker processes; torch's threads are shared out between them. 1: no other process.",
 )  # fmt: skip
 @click.option("--on", "where", type=click.Choice(["here", "ray"]), default="here", show_default=True)
 @click.option("--address", help="With --on ray: the cluster's address (default: RAY_ADDRESS, else a Ray of its own).")
-@click.option("--gpus-per-worker", type=click.FloatRange(min=0), default=0.0, help="With --on ray; may be a fraction.")
+@click.option("--gpus-per-worker", type=Number(min=0), default=0.0, help="With --on ray; may be a fraction.")
 @options
 @json_option
 def run(
@@ -62,7 +63,7 @@ def run(
 
 @click.command()
 @study_argument
-@click.option("--workers", type=click.IntRange(min=0), default=0, show_default="one a core, or GPU")
+@click.option("--workers", type=click.IntRange(0, 4096), default=0, show_default="one a core, or GPU")
 @web_options
 @options
 @json_option

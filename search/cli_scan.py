@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from search.cli_options import data_option, data_root_option, json_option, machine_options, resolution_option
+from search.cli_options import (
+    Number,
+    data_option,
+    data_root_option,
+    json_option,
+    machine_options,
+    resolution_option,
+    runs_option,
+)
 
 
 @click.command()
@@ -17,15 +25,16 @@ from search.cli_options import data_option, data_root_option, json_option, machi
     help="Zero single weights, one layer at a time; or cut hidden channels, one stage at a time.",
 )  # fmt: skip
 @click.option("--importance", help="What goes first: magnitude (default), taylor; for channels l2 (default), l1, ...")
-@click.option("--start", type=click.FloatRange(0, 1), default=0.4, show_default=True, help="The lowest sparsity.")
-@click.option("--end", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="The highest.")
-@click.option("--step", type=click.FloatRange(0.001, 1), default=0.1, show_default=True)
+@click.option("--start", type=Number(0, 1), default=0.4, show_default=True, help="The lowest sparsity.")
+@click.option("--end", type=Number(0, 1), default=0.9, show_default=True, help="The highest.")
+@click.option("--step", type=Number(0.001, 1), default=0.1, show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=1000, show_default=True, help="Of the holdout.")
 @click.option(
-    "--nonzero", type=click.FloatRange(0, 1, min_open=True),
+    "--nonzero", type=Number(0, 1, min_open=True),
     help="Also spread this share of parameters that stay over the layers, where it costs least by the scan.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="The JSON file (default: under runs/scans/).")
+@click.option("--out", type=click.Path(path_type=Path), help="The JSON file (default: in scans/ beside the studies).")
+@runs_option
 @data_option
 @data_root_option
 @resolution_option
@@ -41,6 +50,7 @@ def scan(
     images: int,
     nonzero: float | None,
     out: Path | None,
+    runs: Path,
     name: str,
     data_root: Path | None,
     resolution: int,
@@ -82,7 +92,7 @@ def scan(
         what=what, importance=importance, weights=key, data=name, images=min(images, len(data.holdout)),
         resolution=resolution,
     )  # fmt: skip
-    path = out or Path("runs", "scans", f"{model.stem}-{key}-{what}-{importance}-{name}-{images}-{resolution}.json")
+    path = out or Path(runs, "scans", f"{model.stem}-{key}-{what}-{importance}-{name}-{images}-{resolution}.json")
     sparsities = [round(start + i * step, 6) for i in range(int((end - start) / step + 1e-9) + 1)]
     with Terminal() as terminal:
         found = find(network, settings, sparsities, data, path, terminal)

@@ -145,7 +145,9 @@ def dashboard(study: Path, web: Web, runs: Path, storage: str | None, artifacts:
     """Show STUDY in the browser while it runs: figures, notes, every trial's network to download. Ctrl-C ends it.
 
     It listens on this machine only. For others give --host and a password; the connection is not encrypted, so across
-    a network you do not trust put it behind a proxy that does that, or use an SSH tunnel.
+    a network you do not trust put it behind a proxy that does that, or use an SSH tunnel. Behind a proxy it needs a
+    password, too, and the proxy must pass on the browser's Host (nginx: proxy_set_header Host $host; where the port is
+    not the usual one: $http_host), or changes are refused as another site's.
     """
     from search import interrupt
     from search.web.dashboard import dashboard as shown

@@ -13,10 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pruner.errors import InputError
 from pruner.machine import cores
+from search.address import study_url
 from search.feed import Event
 from search.options import Options
 from search.pool import Handle
@@ -55,7 +57,7 @@ class RayLauncher:
         except ImportError:
             raise InputError("--on ray: needs Ray: pip install 'prune-search[ray]'") from None
         address = address or os.environ.get("RAY_ADDRESS")
-        if address and (options.storage is None or options.storage.startswith("sqlite")):
+        if address and study_url(options.storage, Path("study.db")).get_backend_name() == "sqlite":
             raise InputError(
                 "--on ray: the machines of a cluster cannot share an SQLite file; give a PostgreSQL database with "
                 "--storage, and a folder or bucket all can reach with --artifacts"

@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
-    ArgumentError,
     DatabaseError,
     DBAPIError,
     InterfaceError,
@@ -22,16 +21,14 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import NullPool
 
 from pruner.errors import InputError
-from pruner.extras import has
-from search.filesystem import locked, network_filesystem, read_only
+from search.address import printable, without_secrets
+from search.filesystem import locked, read_only
 from search.patience import Hindrance, full_disk, patiently
 from search.server_lock import LockLost, let_go, take_lock
 from search.sqlite_file import begin_immediately, is_damage, is_read_only, is_writable, may_pass, reader
 
 T = TypeVar("T")
 
-_DRIVERS = {"postgresql": ("psycopg", "postgres"), "mysql": ("pymysql", "mysql")}
-"""Server -> its driver, and the extra of this package that installs it."""
 _SILENCE_S = 120
 """How long a connection may be silent in a transaction or under the study's lock before PostgreSQL ends it: a worker
 that was stopped there (Ctrl-Z) must not hold up the others until it is woken."""
@@ -63,7 +60,7 @@ class Database:
         self._holder: Any = None
         self.read_only = self.on_one_machine and not is_writable(self._file)
         """Is it a file on a disk, or in a folder, that this process cannot write to?"""
-        name = url.render_as_string(hide_password=True)
+        name = printable(url)
         try:
             with self._alone_while_opening():
                 self.storage = RDBStorage(url.render_as_string(hide_password=False), self._engine_options())
@@ -201,43 +198,13 @@ class Database:
             raise LockLost
 
 
-def study_url(given: str | None, default: Path) -> URL:
-    """The database's URL: the one given, else SQLite in that file.
-
-    Raises InputError for a URL that is none, a driver that is not installed, SQLite on a network file system.
-    """
-    if given is None:
-        url = URL.create("sqlite", database=str(default))
-    else:
-        try:
-            url = make_url(given.replace("postgres://", "postgresql://", 1))
-        except ArgumentError:
-            raise InputError("--storage: not a database URL; for example postgresql://user@host/database") from None
-    backend = url.get_backend_name()
-    if backend == "sqlite":
-        where = network_filesystem(Path(url.database or ".").absolute().parent)
-        if where:
-            raise InputError(
-                f"{url.database}: is on a network file system ({where}), where SQLite loses data; put --runs on a "
-                "local disk, or give a PostgreSQL database with --storage"
-            )
-    elif backend not in _DRIVERS:
-        raise InputError(f"--storage: {backend} is not supported; use sqlite, postgresql or mysql")
-    elif url.drivername == backend:
-        driver, extra = _DRIVERS[backend]
-        if not has(driver):
-            raise InputError(f"--storage: {backend} needs a driver: pip install 'prune-search[{extra}]'")
-        url = url.set(drivername=f"{backend}+{driver}")
-    return url
-
-
 def reason(error: BaseException) -> str:
     """A database's error in a line."""
     chain = list(_chain(error))
     cause = next((one for one in chain if isinstance(one, DBAPIError | LockLost)), chain[-1])
     if isinstance(cause, LockLost):
         return "the connection broke"
-    text = str(getattr(cause, "orig", None) or cause).strip()
+    text = without_secrets(str(getattr(cause, "orig", None) or cause)).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
 

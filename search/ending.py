@@ -38,7 +38,7 @@ def ending(found: Sequence[Record]) -> Ending | None:
         why = f" {_failures(failed)}" if failed else ""
         return Ending(ExitStatus.NONE_FEASIBLE, f"No trial keeps to the constraints; {_nearest(judged)}.{why}")
     if len(failed) == len(ended):
-        return Ending(ExitStatus.ALL_FAILED, _failures(failed, "All "))
+        return Ending(ExitStatus.ALL_FAILED, _failures(failed, "All " if len(failed) == len(found) else ""))
     stopped = f"{len(ended) - len(failed)} stopped early"
     return Ending(ExitStatus.ALL_FAILED, f"No trial was trained to its end: {stopped}. {_failures(failed)}".strip())
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.forecast import Known
 from search.parts import Part
 from search.results import Record, finished
 from search.study_file import StudySpec
+from search.study_sections import Known
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,5 +70,5 @@ class _Silent:
     def learned(self, before: float | None, curve: Sequence[float], work: Sequence[float]) -> None:
         pass
 
-    def epoch(self, number: int, mflops: float, holdout: float | None) -> None:
+    def epoch(self, number: int) -> None:
         pass

@@ -9,12 +9,10 @@ from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
 from search.score import ScoreRule
-
-Known = tuple[float, float, float]
-"""MFLOPs, accuracy at the cheap look, accuracy in the end."""
+from search.study_sections import Known, Section
 
 FEWEST = 4
 """Networks that a forecast needs."""
@@ -44,14 +42,12 @@ class Prediction:
         return rule(mflops, rule.accuracy_full - max(0.0, missing))
 
 
-class Forecast(BaseModel):
+class Forecast(Section):
     """The section [forecast] of a study file: networks whose cheap look and whose end are known.
 
     Bayesian linear regression of the final accuracy's logit on the logit of what was seen and the logarithm of the
     operations (Bishop 2006, section 3.3, with an inverse gamma for the noise).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     known: tuple[Known, ...] = ()
     """[MFLOPs, accuracy seen, accuracy in the end] of each, as `prune-search forecast` prints them."""
@@ -61,9 +57,6 @@ class Forecast(BaseModel):
     def _check(cls, known: tuple[Known, ...]) -> tuple[Known, ...]:
         if 0 < len(known) < FEWEST:
             raise ValueError(f"a line through {len(known)} networks says nothing, give {FEWEST} or more")
-        for mflops, seen, final in known:
-            if mflops <= 0 or not (0 <= seen <= 1 and 0 <= final <= 1):
-                raise ValueError(f"[{mflops:g}, {seen:g}, {final:g}] is not MFLOPs and two accuracies in [0, 1]")
         return known
 
     @cached_property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +11,7 @@ from pruner.errors import InputError
 from pruner.loading import load_dense
 from search.folder import StudyFolder
 from search.study_file import StudySpec
-from search.study_space import DENSE
-
-_TRIAL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/([0-9]+)")
+from search.study_text import DENSE, study_and_trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +24,33 @@ class Parent:
     """Stands for its weights."""
 
 
-def parent_file(name: str, folder: StudyFolder) -> Path:
-    """Where that network lies: `STUDY/NUMBER`, a finished trial of a study beside this one, or a path to a .pth.
+def parent_file(name: str, spec: StudySpec, folder: StudyFolder) -> Path:
+    """Where that network lies: `STUDY/NUMBER`, a finished trial of a study beside this one, or a path to a .pth, which
+    begins at the study file's folder.
 
     Raises InputError if it is not there.
     """
-    if match := _TRIAL.fullmatch(name):
-        study, number = match.groups()
-        trial = StudyFolder(folder.path.parent / study).trial(int(number))
+    if named := study_and_trial(name):
+        study, number = named
+        trial = StudyFolder(folder.path.parent / study).trial(number)
         path, there = trial.model, trial.is_finished
-        what = f"trial {int(number)} of study {study} is not finished, or not here ({trial.path})"
+        what = f"trial {number} of study {study} is not finished, or not here ({trial.path})"
     else:
-        path = Path(name).expanduser()
-        what, there = f"no such file: {path}", path.is_file()
+        path = Path(spec.directory, Path(name).expanduser())
+        what, there = f"no such file: {path} (a path begins at the study file's folder)", path.is_file()
     if not there:
         raise InputError(f"space.parent: {what}; give {DENSE!r}, STUDY/NUMBER of a finished trial, or a .pth")
     return path
 
 
-def check_parents(spec: StudySpec, folder: StudyFolder) -> None:
-    """Raise InputError unless all parents are there that the study may choose from."""
+def check_parents(spec: StudySpec, folder: StudyFolder, classes: int) -> None:
+    """Raise InputError unless all parents that the study may choose from are there and can be cut."""
     names = {spec.space.parent, *(spec.variant(name).space.parent for name in spec.variants)}
     for name in [name for value in names for name in (value if isinstance(value, tuple) else (value,))]:
         if name != DENSE:
-            parent_file(name, folder)
+            load_parent(name, spec, folder, classes)
 
 
-def load_parent(name: str, folder: StudyFolder, classes: int) -> MobileNetV2:
+def load_parent(name: str, spec: StudySpec, folder: StudyFolder, classes: int) -> MobileNetV2:
     """That network. Raises InputError if it is not there, or not a MobileNetV2 for so many classes."""
-    return load_dense(parent_file(name, folder), classes)
+    return load_dense(parent_file(name, spec, folder), classes)

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from pruner.errors import InputError
 from search.results import Record, best, finished
-from search.study_file import VARIED, StudySpec, from_content, merged, one_line, read_study
-from search.study_space import DENSE
+from search.study_file import VARIED, StudySpec, from_content, one_line, read_study
+from search.study_text import DENSE, merged
 
 STEP_KEYS = (*VARIED, "trials", "hours", "sampler", "limits", "stopping", "forecast", "finalists", "watch_images",
              "measure_images")  # fmt: skip

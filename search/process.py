@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pruner.errors import InputError
+from search.address import without_secrets
 from search.exit_status import ExitStatus, of_system
 from search.feed import Event, Feed
 from search.folder import StudyFolder
@@ -47,12 +48,12 @@ def live(spec: StudySpec, options: Options, send: Callable[[Event], None]) -> Ex
             return Exit(wanted=True, final=True, reason=work(ready.store, ready.bench, ready.shared, options.grace))
     except Exception as error:
         if found := hindrance(error):
-            return Exit(wanted=False, final=False, reason=found.said, status=ExitStatus.TRY_AGAIN)
+            return Exit(wanted=False, final=False, reason=without_secrets(found.said), status=ExitStatus.TRY_AGAIN)
         if isinstance(error, InputError):
             status = getattr(error, "status", ExitStatus.BAD_INPUT)
-            return Exit(wanted=False, final=True, reason=str(error), status=status)
+            return Exit(wanted=False, final=True, reason=without_secrets(str(error)), status=status)
         where = getattr(error, "filename", None)
-        said = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+        said = without_secrets(str(getattr(error, "strerror", None) or error)).strip() or type(error).__name__
         _keep_traceback(folder)
         status = ExitStatus.BAD_INPUT
         if isinstance(error, OSError):
@@ -67,6 +68,6 @@ def _keep_traceback(folder: StudyFolder) -> None:
     """For whoever has to find out; the pool shows one line."""
     try:
         with folder.errors.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now().isoformat(timespec='seconds')}\n{traceback.format_exc()}\n")
+            file.write(f"{datetime.now().isoformat(timespec='seconds')}\n{without_secrets(traceback.format_exc())}\n")
     except OSError:
         pass  # the disk is full or read-only, which the line says

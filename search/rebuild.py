@@ -15,8 +15,9 @@ from sqlalchemy.engine import URL
 from pruner.errors import InputError
 from pruner.files import read_json
 from pruner.recipe import Recipe
+from search.address import study_url
 from search.claims import Claims
-from search.database import Database, study_url
+from search.database import Database
 from search.filesystem import locked
 from search.folder import StudyFolder, TrialFolder
 from search.results import record
@@ -25,7 +26,7 @@ from search.space import recipe, sampled
 from search.sqlite_file import BESIDE
 from search.storage import OPENING, begin_study, restore_dense
 from search.study_file import StudySpec
-from search.study_space import DENSE
+from search.study_text import DENSE
 from search.trial_file import read_trial
 
 

@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field, model_validator
+
+from search.study_sections import MFlops, Section
 
 
-class ScoreRule(BaseModel):
+class ScoreRule(Section):
     """The course's formula, by its five constants:
 
     score = ((mflops_worst - MFLOPs) / (mflops_worst - mflops_full)
              - accuracy_penalty * clamp(accuracy_full - accuracy, 0, 1)) * points
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mflops_worst: float = 200.0
+    mflops_worst: MFlops = 200.0
     """A network of this many MFLOPs earns nothing for its size."""
-    mflops_full: float = 45.0
+    mflops_full: float = Field(45.0, ge=0, le=1e6)
     """A network of this many earns the full points; a smaller one more."""
-    accuracy_full: float = 0.92
+    accuracy_full: float = Field(0.92, ge=0, le=1)
     """From this accuracy on there is no penalty."""
-    accuracy_penalty: float = 10.0
+    accuracy_penalty: float = Field(10.0, gt=0, le=1e6)
     """Share of the points lost per unit of accuracy below that."""
-    points: float = 45.0
+    points: float = Field(45.0, gt=0, le=1e6)
+
+    @model_validator(mode="after")
+    def _check(self) -> ScoreRule:
+        if not self.mflops_full < self.mflops_worst:
+            raise ValueError(f"mflops_full = {self.mflops_full:g} must be below mflops_worst = {self.mflops_worst:g}")
+        return self
 
     def __call__(self, mflops: float, accuracy: float) -> float:
         """The score of a network of that many MFLOPs and that accuracy in [0, 1]; it is not clamped at 0."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from pruner.extras import need
 from pruner.files import read_json, write_json
 from pruner.loading import load_dense
 from pruner.machine import prepare
+from search.address import study_url
 from search.artifacts import Shared, artifact_store
 from search.bench import Bench, open_bench, open_data
 from search.dense import given_file
@@ -28,19 +30,23 @@ class Setup:
 
 
 def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Progress) -> Setup:
-    """Open everything; trains the dense network first if there is none yet. Raises InputError."""
+    """Open everything; trains the dense network first if there is none yet.
+
+    Raises InputError, for whatever can be known by then before anything of the study is begun.
+    """
     device = prepare(options.threads, options.device)
-    check_parents(spec, folder)
+    study_url(options.storage, folder.database)
+    if spec.latency.backend == "onnxruntime":
+        need("onnxruntime", "latency by onnxruntime", "onnx")
     data = open_data(spec, options.data_root, device)
-    base = options.base
-    given = given_file(spec, base)
-    if given is not None:
-        load_dense(given, data.classes)  # nothing is made here before what was given turns out to be of use
+    check_parents(spec, folder, data.classes)
+    if (given := given_file(spec, options.base)) is not None:
+        load_dense(given, data.classes)
+    artifacts = artifact_store(options.artifacts, create=True)
     folder.create()
     store = open_study(spec, folder, options.storage)
-    shared = Shared(store, *artifact_store(options.artifacts, create=True))
-    if given is None:
-        base = shared.dense(folder)
+    shared = Shared(store, *artifacts)
+    base = options.base if given is not None else shared.dense(folder)
     bench = open_bench(spec, folder, data, base, progress)
     claim_dense(store, bench.key, bench.dense_figures)
     figures = {"key": bench.key, "figures": asdict(bench.dense_figures)}

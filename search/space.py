@@ -11,35 +11,13 @@ from optuna.trial import Trial
 from pruner.errors import InputError
 from pruner.recipe import Mask, Prune, Recipe
 from search.study_file import StudySpec
-from search.study_space import Range, Space
+from search.study_space import Range
 
 
 def dimensions(spec: StudySpec) -> dict[str, Any]:
     """Parameter name -> what the study file says of it (a value, a tuple of choices, a Range), in a fixed order."""
     variants = {"variant": tuple(spec.variants)} if spec.variants else {}
-    return variants | _of_space(spec.space)
-
-
-def _of_space(space: Space) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "parent": space.parent,
-        "importance": space.importance,
-        "learning_rate": space.learning_rate,
-    }
-    if space.global_cut is not None:
-        found["global_cut"] = space.global_cut
-    if space.target_mflops is not None:
-        found |= {"target_mflops": space.target_mflops, "spread": space.spread}
-        found |= {f"tolerance.{stage}": value for stage, value in space.tolerance.items()}
-    found["repair"] = space.repair
-    found |= {f"cut.{stage}": value for stage, value in space.cut.items()}
-    found |= {f"output_cut.{stage}": value for stage, value in (space.output_cut or {}).items()}
-    if space.masks:
-        found |= {"mask_importance": space.mask_importance, "masking": space.masking}
-        found |= {f"sparsity.{stage}": value for stage, value in space.sparsity.items()}
-        if space.global_sparsity is not None:
-            found["global_sparsity"] = space.global_sparsity
-    return found
+    return variants | spec.space.dimensions()
 
 
 def suggest(trial: Trial, spec: StudySpec) -> None:
@@ -124,19 +102,10 @@ def _mask(values: Mapping[str, Any], spec: StudySpec) -> Mask:
 
 
 def grid(spec: StudySpec) -> list[dict[str, Any]]:
-    """Every combination of the choices, in the order of the study file.
-
-    Raises InputError if a parameter is a range without a step.
-    """
+    """Every combination of the choices, in the order of the study file."""
     names, choices = [], []
     for name, dimension in dimensions(spec).items():
-        if isinstance(dimension, Range):
-            if dimension.step is None:
-                raise InputError(f"space.{name}: a grid needs a list of choices, or a range with a step")
-            steps = int((dimension.high - dimension.low) / dimension.step + 1e-9)
+        if isinstance(dimension, Range | tuple):
             names.append(name)
-            choices.append(tuple(dimension.low + i * dimension.step for i in range(steps + 1)))
-        elif isinstance(dimension, tuple):
-            names.append(name)
-            choices.append(dimension)
+            choices.append(dimension.values if isinstance(dimension, Range) else dimension)
     return [dict(zip(names, point, strict=True)) for point in itertools.product(*choices)]

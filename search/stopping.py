@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
+
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import Trial, TrialState
 
@@ -27,10 +30,20 @@ def make_rule(spec: StudySpec) -> BasePruner:
     return NopPruner()
 
 
-def stop_if_hopeless(trial: Trial, spec: StudySpec, epoch: int, value: float) -> None:
-    """Tell the rule what the trial would be worth after `epoch` (from 1). Raises Stopped."""
-    if spec.stopping.name == "none":
+def report_curve(trial: Trial, spec: StudySpec, values: Sequence[float]) -> None:
+    """Tell Optuna, for its dashboard and the stopping rule, what the trial was worth after each epoch so far.
+
+    Of a study with several objectives Optuna takes no such values, so nothing is told.
+    """
+    if len(spec.objectives) > 1:
         return
-    trial.report(value, epoch)
-    if epoch < spec.total_epochs and trial.should_prune():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of epochs that were told before, which it then passes over
+        for epoch, value in enumerate(values, 1):
+            trial.report(value, epoch)
+
+
+def stop_if_hopeless(trial: Trial, spec: StudySpec, epoch: int) -> None:
+    """Ask the rule about the trial after `epoch` (from 1), whose value it has been told. Raises Stopped."""
+    if spec.stopping.name != "none" and epoch < spec.total_epochs and trial.should_prune():
         raise Stopped(f"{spec.stopping.name} after epoch {epoch} of {spec.total_epochs}")

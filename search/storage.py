@@ -13,7 +13,8 @@ from optuna.study import Study
 from pydantic import ValidationError
 
 from pruner.errors import InputError
-from search.database import Database, study_url
+from search.address import printable, study_url
+from search.database import Database
 from search.exit_status import ExitStatus, Failed
 from search.filesystem import read_only
 from search.folder import StudyFolder
@@ -135,10 +136,9 @@ def load_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> 
     try:
         return Store(optuna.load_study(storage=database.storage, study_name=spec.name), database)
     except KeyError:
-        where = database.url.render_as_string(hide_password=True)
         if folder.begun_trials():
-            raise Damaged(folder, f"study {spec.name}: {where} has lost it") from None
-        raise InputError(f"study {spec.name}: {where} holds no study of that name") from None
+            raise Damaged(folder, f"study {spec.name}: {printable(database.url)} has lost it") from None
+        raise InputError(f"study {spec.name}: {printable(database.url)} holds no study of that name") from None
 
 
 def _open_database(spec: StudySpec, folder: StudyFolder, given: str | None) -> Database:

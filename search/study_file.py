@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tomllib
+import reprlib
 import typing
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from pruner.errors import InputError
 from search.forecast import Forecast
 from search.score import DIRECTIONS, ScoreRule
 from search.study_sections import (
+    MOST_TRIALS,
     BaseSection,
     DataSection,
+    FileName,
     FinalistsSection,
+    Images,
     LatencySection,
     LimitsSection,
     MaskSection,
@@ -29,6 +32,7 @@ from search.study_sections import (
     nearest,
 )
 from search.study_space import Range, Space
+from search.study_text import merged, read_content
 
 
 class StudySpec(Section):
@@ -36,17 +40,19 @@ class StudySpec(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     about: str = ""
-    trials: int | None = Field(None, ge=1)
+    directory: FileName = "."
+    """Where the paths of parents begin; left out: the folder that the study file is in."""
+    trials: int | None = Field(None, ge=1, le=MOST_TRIALS)
     """How many in all; a grid needs none."""
-    hours: float | None = Field(None, gt=0)
+    hours: float | None = Field(None, gt=0, le=1e6)
     """No longer than this is the study worked on, over all its workers and restarts."""
     until_score: float | None = None
     """No trial more once one that keeps to the limits has this score (on the holdout)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     objectives: tuple[str, ...] = ("score",)
-    watch_images: int = Field(1000, ge=0)
+    watch_images: Images = 1000
     """Holdout images classified after each epoch, for learning curves and early stopping; 0: none."""
-    measure_images: int = Field(0, ge=0)
+    measure_images: Images = 0
     """Holdout images that a finished trial is measured on; 0: all. A search that only looks needs few."""
     data: DataSection = DataSection()
     base: BaseSection = BaseSection()
@@ -85,11 +91,24 @@ class StudySpec(Section):
                 raise ValueError("stopping: needs watch_images above 0")
         if self.trials is None and self.hours is None and self.sampler.name != "grid":
             raise ValueError("trials: how many? (only a grid knows by itself; or give hours)")
-        if self.score.mflops_worst == self.score.mflops_full:
-            raise ValueError("score: mflops_worst and mflops_full must differ")
+        for section, shift in (("train", self.train.shift), ("base", self.base.shift)):
+            if shift >= self.data.pixels:
+                raise ValueError(f"{section}.shift: {shift} is not below {self.data.pixels}, the images' own pixels")
+        if self.sampler.name == "grid":
+            self._check_grid()
         for name in self.variants:
             self._check_variant(name)
         return self
+
+    def _check_grid(self) -> None:
+        size = max(1, len(self.variants))
+        for name, dimension in self.space.dimensions().items():
+            if isinstance(dimension, Range) and dimension.step is None:
+                raise ValueError(f"space.{name}: a grid needs a list of choices, or a range with a step")
+            values = dimension.values if isinstance(dimension, Range) else dimension
+            size *= len(values) if isinstance(values, tuple) else 1
+        if size > _LARGEST_GRID:
+            raise ValueError(f"space: a grid of {size:,} points; at most {_LARGEST_GRID:,}, or another sampler")
 
     def _check_variant(self, name: str) -> None:
         if unknown := sorted(self.variants[name].keys() - set(VARIED)):
@@ -122,60 +141,26 @@ class StudySpec(Section):
 VARIED = ("space", "prune", "mask", "rounds", "train")
 """The sections that a variant may change."""
 
-BUDGET_KEYS = ("about", "trials", "hours", "until_score")
+BUDGET_KEYS = ("about", "trials", "hours", "until_score", "directory")
 """What may change in a study file without making it another study."""
+_LARGEST_GRID = 100_000
 
 
 def read_study(path: Path) -> StudySpec:
     """Read a study file. Raises InputError: one line with the file, the key, and what would be right."""
-    data = _read(path)
+    data = read_content(path)
     data.setdefault("name", path.stem)
+    data["directory"] = str(path.absolute().parent / str(data.get("directory", ".")))
     try:
         return from_content(data)
     except ValidationError as error:
         raise InputError(f"{path}: {one_line(error)}") from None
 
 
-def _read(path: Path, *, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A file's content, and below it that of the one that it extends. `extended`: the files that lead here."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        hint = f"which {extended[-1]} extends" if extended else "give a study file such as studies/quickstart.toml"
-        raise InputError(f"{path}: cannot be read ({reason}); {hint}") from None
-    try:
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not {path.suffix[1:].upper() or 'TOML'}: {error}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: holds no study")
-    if (name := data.pop("extends", None)) is None:
-        return data
-    if not isinstance(name, str):
-        raise InputError(f"{path}: extends: should be another study file's path, not {name!r}")
-    base = path.parent / name
-    if base.resolve() in [one.resolve() for one in (*extended, path)]:
-        raise InputError(f"{path}: extends: {name} extends this file in turn")
-    below = _read(base, extended=(*extended, path))
-    below.pop("name", None)  # a study of that name is another one
-    return merged(below, data)
-
-
 def from_content(content: dict[str, Any]) -> StudySpec:
     """A study from a file's content. Raises ValidationError."""
     # By way of JSON, where "strict" still takes a list for a tuple, but no text for a number.
     return StudySpec.model_validate_json(json.dumps(content, default=str), strict=True)
-
-
-def merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`content` with the changes, table by table."""
-    result = dict(content)
-    for key, value in changes.items():
-        before = content.get(key, {})
-        both = isinstance(value, dict) and isinstance(before, dict)
-        result[key] = merged(before, value) if both else value
-    return result
 
 
 def one_line(error: ValidationError) -> str:
@@ -189,7 +174,7 @@ def one_line(error: ValidationError) -> str:
         message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         message = message[0].lower() + message[1:]
         if not isinstance(first.get("input"), dict | BaseModel) and first["type"] != "value_error":
-            message += f", not {first.get('input')!r}"
+            message += f", not {reprlib.repr(first.get('input'))}"
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return f"{'.'.join(where)}: {message}{more}" if where else f"{message}{more}"
 

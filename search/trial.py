@@ -41,8 +41,8 @@ class Watch(Protocol):
         """Called with the accuracies so far on the watched holdout images: before training; after each epoch, at the
         resolution it trained at; and with the core-seconds of work on the trial until each of these."""
 
-    def epoch(self, number: int, mflops: float, holdout: float | None) -> None:
-        """Called after each epoch, when it is on disk, with the accuracy on the watched holdout images, if any."""
+    def epoch(self, number: int) -> None:
+        """Called after each epoch, when it is on disk and was told to `learned`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,11 @@ def _train_and_measure(
     watch.timed(timed)
     resume = folder.checkpoint() or {"state": None, "history": [], "before": None}
     history: list[dict[str, float]] = resume["history"]
-    for row in history:  # epochs of an earlier run: its last report may not have arrived
-        _tell(watch, plan, row)
     before: dict[str, float] | None = resume["before"]
+    if history:  # epochs of an earlier run: its last report may not have arrived
+        _learned(watch, before, history)
+    for row in history:
+        watch.epoch(int(row["epoch"]))
     watched = data.holdout.first(spec.watch_images)
     training = Training(plan, cut, recipe, bench, resume["state"])
     images = training.images
@@ -139,7 +141,7 @@ def _train_and_measure(
             folder.log(", ".join(f"{key} {value:.4g}" for key, value in row.items()))
             _say(bar, watch.title, epoch.number, len(images))
             _learned(watch, before, history)
-            _tell(watch, plan, row)
+            watch.epoch(epoch.number)
         measuring = Work.now()
         measurement = measure(training.model, held, resolution=spec.data.resolution, on_images=on_images)
         measured = Work.now()
@@ -169,10 +171,6 @@ def _learned(watch: Watch, before: Mapping[str, float] | None, history: Sequence
     if before:
         work.insert(0, before.get("core_seconds", 0.0))
     watch.learned(before["accuracy"] if before else None, curve, work)
-
-
-def _tell(watch: Watch, plan: ChannelPlan, row: dict[str, float]) -> None:
-    watch.epoch(int(row["epoch"]), plan.mflops, row.get("holdout"))
 
 
 def _say(bar: Bar, title: str, done: int, epochs: int) -> None:

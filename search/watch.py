@@ -18,7 +18,7 @@ from search.claims import Claims
 from search.folder import TrialFolder
 from search.heart import Heart, Lost
 from search.results import CURVE, WIDTHS, WORK, record
-from search.stopping import stop_if_hopeless
+from search.stopping import report_curve, stop_if_hopeless
 from search.storage import Store
 from search.trial_file import write_trial
 
@@ -62,20 +62,22 @@ class TrialWatch:
         self.heart.check()
 
     def learned(self, before: float | None, curve: Sequence[float], work: Sequence[float]) -> None:
+        spec = self.bench.spec
+        mflops = self.trial.user_attrs["mflops"]
+        values = [spec.score(mflops, one) for one in curve] if spec.objectives[0] == "score" else curve
+
         def attempt() -> None:
             self.trial.set_user_attr("accuracy_before", before)
             self._keep(CURVE, list(curve))
             self._keep(WORK, [round(seconds, 3) for seconds in work])
+            report_curve(self.trial, spec, values)
 
         self.patiently(attempt)
 
-    def epoch(self, number: int, mflops: float, holdout: float | None) -> None:
+    def epoch(self, number: int) -> None:
         if not self.patiently(lambda: self.claims.got_on(self.trial._trial_id)):
             raise Lost
-        spec = self.bench.spec
-        if holdout is not None:
-            value = spec.score(mflops, holdout) if spec.objectives[0] == "score" else holdout
-            self.patiently(lambda: stop_if_hopeless(self.trial, spec, number, value))
+        self.patiently(lambda: stop_if_hopeless(self.trial, self.bench.spec, number))
 
     def _planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
         dense = self.bench.dense_figures

@@ -16,7 +16,7 @@ from typing import IO, Any
 import pytest
 from click.testing import CliRunner
 from hypothesis import settings
-from servers import Postgres, postgres_programs
+from servers import Disk, Postgres, may_mount, postgres_programs
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.data import Dataset, digits
@@ -222,3 +222,14 @@ def postgres() -> Iterator[Postgres]:
     server = Postgres(programs)
     yield server
     server.remove()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk | None]:
+    """A disk of 500 MB that can be filled; None where this process may not mount one."""
+    if not may_mount(tmp_path / "probe"):
+        yield None
+        return
+    mounted = Disk(tmp_path / "disk", 500)
+    yield mounted
+    mounted.remove()

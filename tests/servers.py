@@ -76,7 +76,7 @@ class Disk:
         """From now on it is as large as what it holds."""
         while True:
             usage = os.statvfs(self.folder)
-            full = f"size={(usage.f_blocks - usage.f_bfree) * usage.f_frsize}"
+            full = f"size={max(4096, (usage.f_blocks - usage.f_bfree) * usage.f_frsize)}"  # 0: no limit
             try:
                 _mount("-o", f"remount,{full}", self.folder)
             except OSError:  # somebody wrote something meanwhile

@@ -37,7 +37,7 @@ def test_bad_networks_are_refused_by_run_and_score(command: Command, write_study
     for path, word in ((truncated, "truncated"), (foreign, "resnet"), (tmp_path / "none.pth", "no such file")):
         assert word in complaint(command("score", path, "--data", "digits"))
         assert word in complaint(command("run", study, "--base", path, "--runs", tmp_path / "runs"))
-    assert not list((tmp_path / "runs" / "tiny" / "trials").iterdir())
+    assert not (tmp_path / "runs").exists()
 
 
 def test_bad_study_files_and_options(command: Command, write_study: WriteStudy, tmp_path: Path) -> None:
@@ -60,10 +60,45 @@ def test_bad_study_files_and_options(command: Command, write_study: WriteStudy, 
 def test_a_wrong_data_folder(command: Command, write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study(('name = "digits"', 'name = "cifar10"'))
     offline = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "CIFAR10_ROOT": ""}
-    wrong = tmp_path / "wrong"
-    line = complaint(command("run", study, "--data-root", wrong, "--runs", tmp_path / "runs", **offline))
-    assert str(wrong) in line
-    assert "CIFAR10_ROOT" in line
+    wrong, runs = tmp_path / "wrong" / "deep", tmp_path / "runs"
+    network = tmp_path / "network.pth"
+    torch.save(fresh(10, 0), network)
+    for command_line in (
+        ("run", study, "--runs", runs), ("worker", study, "--runs", runs), ("base", study, "--runs", runs),
+        ("score", network), ("compare", network, "--out", tmp_path / "out" / "c.html"),
+    ):  # fmt: skip
+        line = complaint(command(*command_line, "--data-root", wrong, **offline))
+        assert str(wrong) in line
+        assert "CIFAR10_ROOT" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["network.pth", "tiny.toml"]
+    there = tmp_path / "there"
+    there.mkdir()
+    complaint(command("score", network, "--data-root", there, **offline))
+    assert not list(there.iterdir())
+
+
+def test_a_mistyped_path_leaves_no_folders_behind(command: Command, write_study: WriteStudy, tmp_path: Path) -> None:
+    study, typo = write_study(), tmp_path / "typo"
+    notebook = ("--id", "1", "--notebook", study)
+    for command_line in (
+        ("status", study), ("check", study), ("plot", study, "--out", typo / "r.html", "--table", typo / "t.csv"),
+        ("plot", study, study), ("export", study, "--out", typo / "o"), ("dashboard", study, "--port", 0),
+        ("submit", study, *notebook, "--out", typo), ("forecast", study, "--out", typo / "f.html"),
+        ("export", study, "--artifacts", typo / "store"), ("run", study, "--base", typo / "net.pth"),
+        ("run", typo / "study.toml"), ("worker", study, "--base", typo / "net.pth"),
+    ):  # fmt: skip
+        complaint(command(*command_line, "--runs", typo / "runs"))
+        assert not typo.exists(), command_line
+
+
+def test_a_store_that_is_not_there_is_not_made_to_read_from(
+    command: Command, finished: tuple[Path, Path, object], tmp_path: Path
+) -> None:
+    study, runs, _ = finished
+    for name in ("export", "check", "dashboard"):
+        line = complaint(command(name, study, "--runs", runs, "--artifacts", tmp_path / "typo" / "store"))
+        assert "no such folder" in line
+    assert not (tmp_path / "typo").exists()
 
 
 @pytest.mark.slow

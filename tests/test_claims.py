@@ -14,8 +14,9 @@ from servers import Postgres
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pruner.errors import InputError
+from search.address import study_url
 from search.claims import Claim, Claims, Observer
-from search.database import Database, LockLost, study_url
+from search.database import Database, LockLost
 
 OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

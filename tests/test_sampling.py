@@ -70,7 +70,8 @@ def test_results_older_than_the_lag_do_matter() -> None:
 
 @given(st.integers(0, 40), st.integers(0, 8), st.sampled_from(["tpe", "gp", "nsga2", "random", "grid"]))
 def test_a_worker_waits_for_exactly_the_results_that_a_draw_uses(number: int, lag: int, name: str) -> None:
-    study = spec(name, sampler={"name": name, "startup_trials": 4, "lag": lag})
+    more = {"space": {"importance": ["l1", "l2"]}} if name == "grid" else {}
+    study = spec(name, sampler={"name": name, "startup_trials": 4, "lag": lag}, **more)
     needed = results_needed(study, number)
     assert 0 <= needed <= max(0, number - lag + 1)
     if lag == 0 or name in ("random", "grid"):

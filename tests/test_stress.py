@@ -15,7 +15,7 @@ import signal
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import TINY_BASE, Invoke, running, workers
-from servers import Disk, Postgres, may_mount
+from servers import Disk, Postgres
 
 pytestmark = pytest.mark.slow
 
@@ -162,17 +162,6 @@ def _wake(worker: int) -> None:
         os.kill(worker, signal.SIGCONT)
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk | None]:
-    if not may_mount(tmp_path / "probe"):
-        warnings.warn("the fault 'full disk' is left out: it needs the right to mount a file system", stacklevel=1)
-        yield None
-        return
-    mounted = Disk(tmp_path / "disk", 400 + TRIALS)
-    yield mounted
-    mounted.remove()
-
-
 @pytest.mark.timeout(60 * TRIALS + 600)
 @pytest.mark.parametrize("server", ["sqlite", "postgres"])
 def test_many_trials_survive_what_befalls_their_workers_disk_and_server(
@@ -184,6 +173,8 @@ def test_many_trials_survive_what_befalls_their_workers_disk_and_server(
     tmp_path: Path,
 ) -> None:
     expected, dense = undisturbed
+    if disk is None:
+        warnings.warn("the fault 'full disk' is left out: it needs the right to mount a file system", stacklevel=1)
     place, study = disk.folder if disk else tmp_path, tmp_path / "tiny.toml"
     common: tuple[object, ...] = ("--base", dense, "--grace", GRACE_S)
     # Two folders stand for two machines: neither sees the other's locks, and a worker that is stopped counts as dead.

@@ -2,7 +2,9 @@
 
 - From another address only with a password (HTTP basic). The user's name does not matter.
 - On loopback, only under a name of this machine, so that no web page can reach it by a name of its own (DNS rebinding).
-- A change only from the dashboard's own pages, not from another site's.
+- A change only from the dashboard's own pages, not from another site's: the browser's `Origin` must be the address that
+  it asked for, which is in `Host`. A proxy must pass that on; `X-Forwarded-Host` is not looked at, since anybody can
+  send it, also through a proxy that does not set it.
 - With `read_only`, no change at all.
 """
 
@@ -26,6 +28,15 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 PASSWORD_VARIABLE = "PRUNE_SEARCH_PASSWORD"
 SHORTEST_PASSWORD = 8
 _READING = ("GET", "HEAD", "OPTIONS")
+_PORTS = {"http": 80, "https": 443}
+_NOT_LOOPBACK = (
+    "Open it as http://localhost or by this machine's loopback address; under another name, as behind a proxy, it "
+    "needs a password (--password-file)."
+)
+_ANOTHER_HOST = (
+    "Refused: the proxy must pass on the browser's Host (nginx: proxy_set_header Host $host; where the port is not the "
+    "usual one: $http_host). Without a proxy: changes are made from the dashboard's own pages only."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +68,16 @@ class Gate:
         """(status, why) of a request that does not get through."""
         if self.password is None:
             if not is_loopback(_host(environ.get("HTTP_HOST", ""))):
-                return "403 Forbidden", "Open it as http://localhost or by this machine's loopback address."
+                return "403 Forbidden", _NOT_LOOPBACK
         elif not _knows(self.password, environ.get("HTTP_AUTHORIZATION", "")):
             return "401 Unauthorized", "A password is needed."
         if environ["REQUEST_METHOD"] not in _READING:
             if self.read_only:
                 return "403 Forbidden", "This dashboard is read-only."
-            if _from_elsewhere(environ):
+            if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
                 return "403 Forbidden", "Changes are made from the dashboard's own pages only."
+            if not _from_here(environ.get("HTTP_ORIGIN"), environ.get("HTTP_HOST", "")):
+                return "403 Forbidden", _ANOTHER_HOST
         return None
 
 
@@ -111,17 +124,30 @@ def _knows(password: str, authorization: str) -> bool:
     return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(password.encode()).digest())
 
 
-def _from_elsewhere(environ: dict[str, Any]) -> bool:
-    """Does the browser say that another site's page sends this?"""
-    if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
+def _from_here(origin: str | None, host: str) -> bool:
+    """Does a page at `origin` (None: no browser) belong to the address that the browser asked for?
+
+    A port that is left out is that of the origin's scheme: a proxy that ends TLS is asked for by https, we are not.
+    """
+    if origin is None:
         return True
-    origin = environ.get("HTTP_ORIGIN")
-    return origin is not None and urlsplit(origin).netloc != environ.get("HTTP_HOST")
+    scheme = origin.partition(":")[0].lower()
+    if scheme not in _PORTS:
+        return False
+    ours = _place(f"{scheme}://{host}")
+    return ours is not None and _place(origin) == ours
+
+
+def _place(address: str) -> tuple[str, int] | None:
+    """(host, port) of an http or https address; None if it has none."""
+    try:
+        parts = urlsplit(address)
+        return (parts.hostname, parts.port or _PORTS[parts.scheme]) if parts.hostname else None
+    except ValueError:
+        return None
 
 
 def _host(header: str) -> str:
     """The host in a Host header, without the port."""
-    try:
-        return urlsplit(f"//{header}").hostname or ""
-    except ValueError:
-        return ""
+    place = _place(f"http://{header}")
+    return place[0] if place else ""

@@ -1,0 +1,108 @@
+"""A disk that is full, really: what is being written waits for space, Ctrl-C ends the waiting, giving up says so."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Command, Invoke, running, status, wait_for
+from servers import Disk
+
+from pruner.files import add_line, write_whole
+from search import pool
+from search.feed import Event
+from search.patience import Hindered, full_disk, patiently, waiting_for_space
+from search.pool import Handle, run_pool
+from search.process import Exit
+
+WriteStudy = Callable[..., Path]
+
+
+@pytest.fixture
+def small(disk: Disk | None) -> Disk:
+    if disk is None:
+        pytest.skip("needs the right to mount a file system")
+    return disk
+
+
+def test_a_file_is_whole_or_absent_on_a_full_disk_and_is_written_when_there_is_space(small: Disk) -> None:
+    file, log = small.folder / "file", small.folder / "log"
+    add_line(log, "before")
+    small.fill()
+    with pytest.raises(OSError, match=str(file)):
+        write_whole(file, bytes(100_000))
+    with pytest.raises(OSError, match=str(log)):
+        add_line(log, "x" * 100_000)
+    assert [path.name for path in small.folder.iterdir()] == ["log"]
+    assert log.read_text() == "before\n"
+    said: list[str] = []
+    threading.Timer(1.0, small.empty).start()
+    with waiting_for_space(said.append):
+        write_whole(file, b"content" * 20_000)
+        add_line(log, "after")
+    assert said == [f"{file}: No space left on device; trying again for 10 min.", "There is space on the disk again."]
+    assert file.read_bytes() == b"content" * 20_000
+    assert log.read_text() == "before\nafter\n"
+
+
+def test_patience_ends(small: Disk) -> None:
+    small.fill()
+    began = time.monotonic()
+    with pytest.raises(OSError) as caught:
+        patiently(lambda: write_whole(small.folder / "file", bytes(100_000)), print, full_disk, patience=1.5)
+    assert caught.value.errno == errno.ENOSPC
+    assert time.monotonic() - began >= 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2])  # one alone is in no pool
+def test_ctrl_c_ends_the_wait_for_space_and_the_same_command_goes_on(
+    count: int, small: Disk, command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path
+) -> None:
+    study, runs = write_study(), small.folder / "r"
+    where = ("run", study, "--runs", runs, "--workers", count, "--threads", 1)
+    log = tmp_path / "log"
+    with log.open("w") as stderr, running(*where, stderr=stderr) as process:
+        wait_for(lambda: list(runs.glob("tiny/trials/*/plan.json")), process)
+        small.fill()
+        wait_for(lambda: "trying again" in log.read_text(), process)
+        process.send_signal(signal.SIGINT)
+        process.wait()
+    assert process.returncode == 130, log.read_text()
+    assert "give the same command again" in log.read_text().splitlines()[-1]
+    small.empty()
+    assert command(*where).returncode == 0
+    assert status(invoke, study, runs)["trials"]["done"] == 4
+    assert "in order" in invoke("check", study, "--runs", runs)
+
+
+class _Ended:
+    """A worker that met a full disk at once."""
+
+    def start(self, number: int, on_event: Callable[[Event], None]) -> Handle:
+        return self
+
+    def exit(self) -> Exit:
+        return Exit(wanted=False, final=False, reason="file: No space left on device", hindered=True)
+
+    def stop(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def event(self, number: int, event: Event) -> None: ...
+
+    def state(self, number: int, text: str) -> None: ...
+
+
+def test_a_pool_that_is_kept_from_working_for_too_long_says_that_it_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "PATIENCE_S", 2.0)
+    monkeypatch.setattr(pool, "_HINDERED_PAUSE_S", 0.1)  # more tries than deaths would be allowed
+    began = time.monotonic()
+    with pytest.raises(Hindered, match="No space left on device"):
+        run_pool(_Ended(), 2, _Ended())
+    assert time.monotonic() - began >= 2.0
