@@ -82,7 +82,9 @@ def _parsed(given: str) -> URL:
     except (SQLAlchemyError, ValueError):
         raise _malformed("its port is not a number" if rest.isprintable() else "it has odd characters") from None
     _remember(url, rest)
-    if reason := _unclear(url, rest):
+    if backend == "sqlite":
+        _check_file(url)
+    elif reason := _unclear(url, rest):
         raise _malformed(reason)
     if backend in _DRIVERS and not driver:
         name, extra = _DRIVERS[backend]
@@ -96,21 +98,26 @@ def _parsed(given: str) -> URL:
     except ImportError:
         raise InputError(f"--storage: the driver after {backend}+ is not installed; leave it out") from None
     except (SQLAlchemyError, ValueError, TypeError, KeyError):
-        raise _malformed("its options, or the driver it names, are unknown") from None
+        raise _malformed("it names an unknown driver, or an option that cannot be") from None
     return url
 
 
+def _check_file(url: URL) -> None:
+    if url.host or url.username or url.password or url.port:
+        raise InputError("--storage: SQLite takes a file, after three slashes: sqlite:///FILE")
+    if url.database in (None, "", ":memory:"):
+        raise InputError("--storage: SQLite in memory is gone when the command ends; give sqlite:///FILE")
+
+
 def _unclear(url: URL, rest: str) -> str:
-    """Why it cannot be told for sure which part of the address is which; empty where it can."""
-    if url.get_backend_name() == "sqlite":
-        if url.host or url.username or url.password or url.port:
-            return "SQLite takes a file, after three slashes"
-        return "SQLite in memory is gone when the command ends" if url.database in (None, "", ":memory:") else ""
+    """Why it cannot be told for sure which part of a server's address is which; empty where it can."""
     user, at, _ = rest.rpartition("@")
     if rest.count("@") > 1:
         return "it has more than one @"
     if at and re.search(r"[/?]", user) and (url.username is not None or "?" not in user):
         return "it has a / or ? before its @"
+    if ":" in rest.partition("?")[0].partition("/")[2]:
+        return "it has a : after its /"
     if url.port is not None and not 0 < url.port < 65536:
         return "its port is not a number below 65536"
     if url.host is not None and not _HOST.fullmatch(url.host):

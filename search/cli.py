@@ -17,7 +17,7 @@ from search.cli_scan import scan
 from search.cli_show import check, dashboard, plot, status
 from search.cli_take import compare, export, score, submit
 from search.exit_status import AFTERWARDS, ExitStatus, Failed, of_system
-from search.streams import broken_output, open_missing
+from search.streams import open_streams
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -38,7 +38,7 @@ for command in (
 
 def program() -> NoReturn:
     """`main` as a process of its own, which ends at once: taking torch apart would take Python almost two seconds."""
-    open_missing()
+    open_streams()
     code: object = 1
     try:
         main()
@@ -71,7 +71,6 @@ def main() -> NoReturn:
     except click.ClickException as error:
         _fail(error.format_message())
     except OSError as error:
-        error.filename = error.filename or broken_output() or None
         failed = of_system(error)
         _fail(str(failed), failed.status)
     except (KeyboardInterrupt, click.Abort):

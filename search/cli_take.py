@@ -174,7 +174,7 @@ def score(
 @data_root_option
 @resolution_option
 @click.option("--no-grade", is_flag=True, help="Leave out accuracy and score, which take longest.")
-@click.option("--latency-threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--latency-threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also draw the comparison, as this HTML file.")
 @machine_options
 @json_option

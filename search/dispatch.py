@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from search.claims import Claim, Claims
 from search.filesystem import locked, place_of
 from search.folder import StudyFolder
-from search.heart import Heart
+from search.heart import Heart, Lost
 from search.sampling import budget, draw, results_needed
 from search.storage import Store
 from search.study_file import StudySpec
@@ -60,6 +60,14 @@ class Dispatch:
     def alone(self) -> Iterator[None]:
         """Hold the study's lock."""
         with self._store.database.alone(self._study_id):
+            yield
+
+    @contextmanager
+    def holding(self, trial_id: int) -> Iterator[None]:
+        """Hold the study's lock, under which nobody takes the trial. Raises Lost if somebody has."""
+        with self.alone():
+            if not self.claims.holds(trial_id):
+                raise Lost
             yield
 
     @contextmanager

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from search.parts import Part
 from search.results import Record, finished
+from search.section import Known
 from search.study_file import StudySpec
-from search.study_sections import Known
 
 
 @dataclass(frozen=True, slots=True)

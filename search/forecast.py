@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import field_validator
 
 from search.score import ScoreRule
-from search.study_sections import Known, Section
+from search.section import Known, Section
 
 FEWEST = 4
 """Networks that a forecast needs."""

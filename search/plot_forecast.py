@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from search.finalists import Stop
 from search.forecast import Prediction
 from search.plot_style import BLUE, GREY, ORANGE, SERIES, SYMBOLS, hover, percent, styled
-from search.study_sections import Known
+from search.section import Known
 
 
 def forecast_figure(networks: Sequence[Known], predictions: Sequence[Prediction]) -> go.Figure:

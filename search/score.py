@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from search.study_sections import MFlops, Section
+from search.section import MFlops, Section
 
 
 class ScoreRule(Section):

@@ -104,8 +104,12 @@ class Screen:
                 lines.insert(0, f"({left_out:,} lines that nobody read are left out.)")
             text = "".join(f"{line}\n" for line in lines)
             if self._draws:
-                columns, rows = self._size()
-                text = self._erased(columns) + text + self._drawn([] if closing else pictures, columns, rows)
+                try:
+                    columns, rows = self._size()
+                    text = self._erased(columns) + text + self._drawn([] if closing else pictures, columns, rows)
+                except Exception as error:  # a fault in a picture must not cost the lines
+                    self._draws = False
+                    text += f"(No more progress is shown: {error!r})\n"
             with suppress(OSError, ValueError):  # the reader is gone or its disk full: no reason to end the work
                 self._write(text)
 

@@ -13,23 +13,19 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pruner.errors import InputError
 from search.forecast import Forecast
 from search.score import DIRECTIONS, ScoreRule
+from search.section import MOST_TRIALS, FileName, Images, Section, nearest
 from search.study_sections import (
-    MOST_TRIALS,
     BaseSection,
     DataSection,
-    FileName,
     FinalistsSection,
-    Images,
     LatencySection,
     LimitsSection,
     MaskSection,
     PruneSection,
     RoundsSection,
     SamplerSection,
-    Section,
     StoppingSection,
     TrainSection,
-    nearest,
 )
 from search.study_space import Range, Space
 from search.study_text import merged, read_content

@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pruner.recipe import Prune
 from pruner.tune import Execution, Optimizer, Phase, Rounds, Schedule, Tune
+from search.section import MOST_TRIALS, Batch, Epochs, FileName, Images, Known, MFlops, Pixels, Rate, Section
 
-
-class Section(BaseModel):
-    """A table of a study file. Its numbers are finite; each field says their bounds, which are generous: beyond them is
-    what nobody can mean."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
-
-
-def _usable(path: str) -> str:
-    if "\0" in path:
-        raise ValueError("a path has no NUL")
-    try:
-        Path(path).expanduser()
-    except RuntimeError:
-        raise ValueError(f"{path!r}: no such user") from None
-    return path
-
-
-Images = Annotated[int, Field(ge=0, le=10**9)]
-"""How many images. More than there are means all of them."""
-Epochs = Annotated[int, Field(le=100_000)]
-Batch = Annotated[int, Field(ge=2, le=100_000)]
-Pixels = Annotated[int, Field(ge=8, le=2048)]
-"""A side of an image."""
-Rate = Annotated[float, Field(gt=0, le=100)]
-"""A learning rate."""
-MFlops = Annotated[float, Field(gt=0, le=1e6)]
-FileName = Annotated[str, AfterValidator(_usable)]
-Known = tuple[MFlops, Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
-"""MFLOPs, accuracy at the cheap look, accuracy in the end."""
-MOST_TRIALS = 1_000_000
 _PIXELS = {"cifar10": 32, "digits": 8}
 """A side of the data set's own images."""
 
@@ -265,9 +233,3 @@ class StoppingSection(Section):
     name: Literal["none", "asha", "median", "hyperband"] = "none"
     warmup_epochs: Epochs = Field(1, ge=0)
     """No trial is stopped before it has had this many."""
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """The end of a message about an unknown name: what may have been meant."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f", did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES, SPREADS, STAGES, TOLERANCES, WEIGHT_STAGES
-from search.study_sections import FileName, Section, nearest
+from search.section import FileName, Section, nearest
 from search.study_text import DENSE
 
 _MOST_STEPS = 100_000

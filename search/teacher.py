@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -12,7 +14,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.data import Dataset
 from pruner.distill import Teacher, half_is_right, logits_by_chunk
-from pruner.files import write_whole
+from pruner.files import insist, write_whole
 from pruner.machine import has_fast_half
 from search.dense import data_key
 from search.filesystem import locked
@@ -41,23 +43,30 @@ def open_teacher(
 def _compute(dense: MobileNetV2, spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> None:
     """Write the file by way of a partial one, to which rows are added: a killed process loses a chunk at most."""
     train, sides = data.train, 2 if data.mirrors else 1
-    partial, row = path.with_suffix(".partial"), sides * data.classes * np.dtype(np.float32).itemsize
-    done = partial.stat().st_size // row if partial.exists() else 0
+    unfinished, row = path.with_suffix(".partial"), sides * data.classes * np.dtype(np.float32).itemsize
+    done = unfinished.stat().st_size // row if unfinished.exists() else 0
     resolution = spec.data.resolution
     model = deepcopy(dense).to(train.images.device)
     half = has_fast_half(train.images.device) and half_is_right(model, train, resolution=resolution)
     title = "the dense network's logits"
     with (
-        partial.open("r+b" if done else "wb") as file,
+        unfinished.open("r+b" if done else "wb") as file,
         progress.task(title, sides * len(train), done=sides * done) as bar,
     ):
-        file.seek(done * row)
-        file.truncate()
+        file.truncate(done * row)  # of a row that was being written
         for chunk in logits_by_chunk(model, train, resolution=resolution, mirrors=data.mirrors, half=half, start=done):
-            file.write(chunk.cpu().numpy().tobytes())
-            file.flush()
+            insist(partial(_write_at, file, done * row, chunk.cpu().numpy().tobytes()))
+            done += len(chunk)
             bar.advance(sides * len(chunk))
     whole = io.BytesIO()
-    np.save(whole, np.fromfile(partial, np.float32).reshape(len(train), sides, data.classes))
+    np.save(whole, np.fromfile(unfinished, np.float32).reshape(len(train), sides, data.classes))
     write_whole(path, whole.getvalue())
-    partial.unlink()
+    unfinished.unlink()
+
+
+def _write_at(file: BinaryIO, place: int, rows: bytes) -> None:
+    """Let the file end with these rows, which begin at that place. Raises OSError; safe to repeat."""
+    file.seek(place)
+    file.truncate()
+    file.write(rows)
+    file.flush()

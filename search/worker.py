@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -115,7 +115,7 @@ class _Worker:
         trial = taken.trial
         self.heart.hold(trial._trial_id)
         try:
-            holding = partial(self._holding, trial)
+            holding = partial(self.dispatch.holding, trial._trial_id)
             find = partial(self.shared.trial_folder, self.bench.folder, trial, holding, fetch=taken.moved)
             self._run_held(taken, self._patiently(find))
         except Lost:
@@ -127,14 +127,6 @@ class _Worker:
         finally:
             self.heart.hold(None)
         return trial.number
-
-    @contextmanager
-    def _holding(self, trial: Trial) -> Iterator[None]:
-        """Hold the study's lock, under which nobody takes the trial. Raises Lost if somebody has."""
-        with self.dispatch.alone():
-            if not self.dispatch.claims.holds(trial._trial_id):
-                raise Lost
-            yield
 
     def _run_held(self, taken: Taken, folder: TrialFolder) -> None:
         trial, spec = taken.trial, self.bench.spec

@@ -52,6 +52,10 @@ def test_bad_study_files_and_options(command: Command, write_study: WriteStudy, 
     assert "not begun" in complaint(command("export", study, "--runs", runs))
     assert "--device" in complaint(command("run", study, "--runs", runs, "--device", "abacus"))
     assert "--treads" in complaint(command("run", study, "--treads", 2))
+    for option, value in (("--grace", "nan"), ("--grace", "inf"), ("--threads", 10**9), ("--workers", 10**9)):
+        assert option in complaint(command("run", study, option, value))
+    for option in ("--start", "--end", "--step", "--nonzero"):
+        assert option in complaint(command("scan", "none.pth", option, "nan"))
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert "--runs" in complaint(command("run", study, "--runs", blocked))

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode, Normalize, Resize, ToTensor
 
@@ -17,11 +19,14 @@ from pruner.data import (
     cifar10,
     digits,
     eval_batches,
+    images_per_epoch,
     resized_as_pil,
     steps_per_epoch,
     train_batches,
 )
 from pruner.errors import InputError
+from pruner.fine_tune import epoch_images
+from pruner.tune import Tune
 
 
 def batches(split: Split, epoch: int, **changes: object) -> list[Batch]:
@@ -124,3 +129,13 @@ def test_real_cifar10_has_a_stratified_holdout(course_files: tuple[Path, Path]) 
     assert (len(data.train), len(data.holdout), len(data.test)) == (45_000, 5_000, 10_000)
     assert torch.bincount(data.holdout.labels).tolist() == [500] * 10
     assert torch.equal(cifar10(root / "cifar-10-batches-py").holdout.images, data.holdout.images)
+
+
+@given(st.integers(1, 200), st.integers(2, 80), st.integers(0, 250))
+def test_an_epoch_has_as_many_batches_and_images_as_are_counted(size: int, batch: int, images: int) -> None:
+    split = Split(torch.zeros(size, 3, 8, 8, dtype=torch.uint8), torch.zeros(size, dtype=torch.int64))
+    found = list(train_batches(split, batch=batch, resolution=8, seed=0, epoch=0, images=images, flip=False, shift=0))
+    assert len(found) == steps_per_epoch(split, batch=batch, images=images)
+    assert sum(len(one.labels) for one in found) == images_per_epoch(split, batch=batch, images=images)
+    tune = Tune(epochs=2, batch=batch, images_per_epoch=images)
+    assert epoch_images(split, tune) == [sum(len(one.labels) for one in found)] * 2

@@ -85,6 +85,61 @@ def test_another_sites_page_changes_nothing_and_reads_nothing() -> None:
     assert "Access-Control-Allow-Origin" not in ask(gate)[1]
 
 
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://lab.example.org", "lab.example.org"),
+        ("https://lab.example.org", "lab.example.org:443"),
+        ("https://lab.example.org:443", "LAB.example.org"),
+        ("https://lab.example.org:8443", "lab.example.org:8443"),
+        ("http://lab.example.org", "lab.example.org:80"),
+        ("http://192.168.1.7:8080", "192.168.1.7:8080"),
+        ("https://[2001:db8::1]", "[2001:db8::1]:443"),
+        ("http://[::1]:8080", "[::1]:8080"),
+    ],
+)
+def test_behind_a_proxy_that_passes_on_the_host_changes_are_made(origin: str, host: str) -> None:
+    gate = Gate(app, PASSWORD, read_only=False)
+    inside = {"HTTP_AUTHORIZATION": basic(PASSWORD), "HTTP_ORIGIN": origin, "HTTP_HOST": host}
+    for site in ({}, {"HTTP_SEC_FETCH_SITE": "same-origin"}):
+        assert ask(gate, "PUT", **inside, **site)[0] == "200 OK"
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://lab.example.org", "127.0.0.1:8080"),
+        ("https://lab.example.org:8443", "lab.example.org"),
+        ("https://lab.example.org", "lab.example.org:80"),
+        ("https://lab.example.org", "lab.example.org:port"),
+        ("https://lab.example.org", "lab.example.org.evil.example"),
+        ("https://lab.example.org", ""),
+        ("http://[", "["),
+        ("https://", ""),
+        ("ftp://lab.example.org", "lab.example.org"),
+        ("null", "null"),
+        ("", ""),
+    ],
+)
+def test_behind_a_proxy_that_does_not_the_refusal_says_what_to_set(origin: str, host: str) -> None:
+    headers = {
+        "HTTP_AUTHORIZATION": basic(PASSWORD), "HTTP_ORIGIN": origin, "HTTP_HOST": host,
+        "HTTP_SEC_FETCH_SITE": "same-origin", "HTTP_X_FORWARDED_HOST": "lab.example.org",
+    }  # fmt: skip
+    environ = {"REQUEST_METHOD": "PUT", "PATH_INFO": "/", **headers}
+    given: list[Any] = []
+    text = b"".join(Gate(app, PASSWORD, read_only=False)(environ, lambda *start: given.extend(start))).decode()
+    assert given[0] == "403 Forbidden"
+    assert "proxy_set_header Host $host" in text[:90] and "$http_host" in text
+
+
+def test_without_a_password_a_proxy_s_name_is_told_that_it_needs_one(command: Command) -> None:
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": "lab.example.org"}
+    text = b"".join(Gate(app, None, read_only=False)(environ, lambda *_: None)).decode()
+    assert "--password-file" in text
+    assert "proxy_set_header Host $host" in " ".join(command("dashboard", "--help").stdout.split())
+
+
 def test_passwords_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PRUNE_SEARCH_PASSWORD", raising=False)
     assert read_password(None) is None

@@ -17,14 +17,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
+from pruner.channels import apply_plan, make_plan
 from pruner.data import Dataset, Split
 from pruner.errors import InputError
 from pruner.fine_tune import fine_tune
+from pruner.importance import score_channels
 from pruner.loading import load_network
 from pruner.masks import (
     MaskKeeper,
     apply_masks,
     cubic,
+    looks_masked,
     make_masks,
     score_weights,
     sparsity_of,
@@ -33,7 +36,7 @@ from pruner.masks import (
     weights,
 )  # fmt: skip
 from pruner.measure import evaluate, nonzero_params
-from pruner.recipe import Mask
+from pruner.recipe import Mask, Prune
 from pruner.sensitivity import scan_channels, scan_weights, spread
 from pruner.tune import Tune
 
@@ -222,6 +225,87 @@ def test_a_scan_of_cuts_does_so_too(dense: MobileNetV2, data: Dataset) -> None:
         assert evaluate(model, split, resolution=32, batch=50).float().mean().item() == pytest.approx(point.accuracy)
 
 
+def rounded(model: MobileNetV2, steps: int) -> MobileNetV2:
+    """Its weights in whole steps of their layer's largest, as after a quantization."""
+    with torch.no_grad():
+        for weight in weights(model).values():
+            step = weight.abs().max() / steps
+            weight.copy_((weight / step).round() * step)
+    return model
+
+
+def with_dead_channels(model: MobileNetV2) -> MobileNetV2:
+    """Weight decay has taken these channels: their filters, and what reads them, are zero."""
+    for name in ("features.4.conv", "features.9.conv"):
+        expand, depthwise, project = (model.get_parameter(f"{name}.{layer}.weight") for layer in ("0.0", "1.0", "2"))
+        with torch.no_grad():
+            expand[::3], depthwise[::3], project[:, ::3] = 0, 0, 0
+    return model
+
+
+def masked(model: MobileNetV2, mask: Mask) -> MobileNetV2:
+    apply_masks(model, make_masks(score_weights(model, "magnitude"), mask))
+    return model
+
+
+def pruned(model: MobileNetV2, cut: float) -> MobileNetV2:
+    plan = make_plan(model, Prune(importance="l1", global_cut=cut), score_channels(model, "l1"))
+    return apply_plan(model, plan)
+
+
+UNMASKED: dict[str, Callable[[MobileNetV2], MobileNetV2]] = {
+    "fresh": lambda model: model,
+    "of half precision": lambda model: model.half().float(),
+    "rounded to 8 bits": lambda model: rounded(model, 127),
+    "with dead channels": with_dead_channels,
+    "with dead channels, rounded": lambda model: rounded(with_dead_channels(model), 127),
+    "pruned": lambda model: pruned(model, 0.5),
+    "pruned to a stump": lambda model: pruned(model, 0.97),
+    "rounded and pruned": lambda model: pruned(rounded(model, 127), 0.7),
+}
+MASKED: dict[str, Callable[[MobileNetV2], MobileNetV2]] = {
+    "a tenth": lambda model: masked(model, Mask(uniform=0.1)),
+    "nearly all": lambda model: masked(model, Mask(uniform=0.98)),
+    "the classifier alone": lambda model: masked(model, Mask(sparsity={"classifier": 0.8})),
+    "globally": lambda model: masked(model, Mask(global_sparsity=0.5)),
+    "after a rounding": lambda model: masked(rounded(model, 127), Mask(uniform=0.3)),
+    "before a rounding": lambda model: rounded(masked(model, Mask(uniform=0.3)), 127),
+    "after a cut": lambda model: masked(pruned(model, 0.7), Mask(uniform=0.3)),
+}
+
+
+@pytest.mark.parametrize("kind", UNMASKED)
+def test_a_network_that_nobody_masked_has_no_masks(dense: MobileNetV2, kind: str) -> None:
+    model = UNMASKED[kind](copy.deepcopy(dense))
+    assert not any(looks_masked(weight) for weight in weights(model).values())
+    assert nonzero_params(model) == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_masks_are_seen_and_leave_what_is_not_zero(dense: MobileNetV2, kind: str) -> None:
+    model = MASKED[kind](copy.deepcopy(dense))
+    assert nonzero_params(model) == sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+
+
+def test_training_makes_no_masks(dense: MobileNetV2, data: Dataset) -> None:
+    model = copy.deepcopy(dense)
+    list(fine_tune(model, data.train, replace(TUNE, weight_decay=0.5), mirrors=False))
+    assert nonzero_params(model) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_courses_network_is_rounded_but_not_masked(course_files: tuple[Path, Path]) -> None:
+    model = load_network(course_files[1])
+    assert sum(int((weight == 0).sum()) for weight in weights(model).values()) / 2.2e6 > 0.02
+    assert nonzero_params(model) == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_score_tells_of_masks_where_there_are_some(invoke: Invoke, dense: MobileNetV2, tmp_path: Path) -> None:
+    for mask, told in ((Mask(uniform=0.0), False), (Mask(uniform=0.5), True)):
+        torch.save(masked(rounded(copy.deepcopy(dense), 127), mask), tmp_path / "net.pth")
+        printed = invoke("score", tmp_path / "net.pth", "--data", "digits", "--resolution", 32)
+        assert ("Masks:" in printed) == told
+
+
 MASKS = """[space]
 mask_importance = ["magnitude", "taylor"]
 masking = ["one-shot", "gradual"]
@@ -289,6 +373,11 @@ def test_scan_by_command_goes_on_where_it_was(
     assert len(more["points"]) == 16
     assert "Sensitivity by layer" in out.with_suffix(".html").read_text()
     assert invoke(*common, "--start", 0.5, "--end", 0.5).count("%") >= 9
+    place = [
+        tmp_path / "r" if argument == out else "--runs" if argument == "--out" else argument for argument in common
+    ]
+    invoke(*place, "--start", 0.5, "--end", 0.5, "--images", 2)
+    assert {path.suffix for path in (tmp_path / "r" / "scans").glob(f"{dense.stem}-*")} == {".json", ".html"}
 
 
 @pytest.mark.slow

@@ -7,18 +7,25 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import Command, Invoke, running, status, wait_for
 from servers import Disk
+from torchvision.models.mobilenetv2 import MobileNetV2
 
+from pruner.data import Dataset
 from pruner.files import add_line, write_whole
 from search import pool
 from search.feed import Event
+from search.folder import StudyFolder
 from search.patience import Hindered, full_disk, patiently, waiting_for_space
 from search.pool import Handle, run_pool
 from search.process import Exit
+from search.progress import Terminal
+from search.study_file import StudySpec
+from search.teacher import open_teacher
 
 WriteStudy = Callable[..., Path]
 
@@ -106,3 +113,18 @@ def test_a_pool_that_is_kept_from_working_for_too_long_says_that_it_may_pass(mon
     with pytest.raises(Hindered, match="No space left on device"):
         run_pool(_Ended(), 2, _Ended())
     assert time.monotonic() - began >= 2.0
+
+
+def test_a_teachers_logits_wait_for_space_and_are_the_same(small: Disk, dense: MobileNetV2, data: Dataset) -> None:
+    few = replace(data, train=data.train.first(64))
+    spec = StudySpec.model_validate({"name": "tiny", "trials": 1, "data": {"name": "digits", "resolution": 32}})
+    found = []
+    for name, full in (("undisturbed", False), ("disturbed", True)):
+        folder = StudyFolder(small.folder / name / "tiny")
+        folder.create()
+        if full:
+            small.fill()
+            threading.Timer(2.0, small.empty).start()
+        with waiting_for_space(print):
+            found.append(open_teacher(dense, "key", spec, few, folder, Terminal()).logits)
+    assert found[0].equal(found[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -147,7 +148,9 @@ def learned(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> MobileN
     """A network that knows the digits, so that a cut has something to lose."""
     folder = tmp_path_factory.mktemp("learned")
     quickstart = (Path(__file__).parent.parent / "studies" / "quickstart.toml").read_text()
-    (folder / "learned.toml").write_text(quickstart.replace("epochs = 12", "epochs = 5", 1))
+    for key, value in (("resolution", SIZE), ("epochs", 8)):  # the first `epochs` is the dense network's
+        quickstart = re.sub(rf"(?m)^{key} = \d+", f"{key} = {value}", quickstart, count=1)
+    (folder / "learned.toml").write_text(quickstart)
     invoke("base", folder / "learned.toml", "--runs", folder, "--out", folder / "learned.pth")
     return load_network(folder / "learned.pth").eval()
 
