@@ -48,13 +48,13 @@ class Prune:
     target_mflops: float | None = None
     """Millions of operations that the network may have instead: the widths are chosen for it."""
     spread: str = "exchange"
-    """How that is done. uniform: the same fraction of every group; by the removal curves of `pruner.reconstruction`,
+    """How that is done. uniform: the same fraction of every group; by the removal curves of `pruner.channels.obs`,
     error: as much of each group as one tolerated error allows; exchange: as the same error for an operation saved
     does."""
     tolerance: Mapping[str, float] = field(default_factory=dict)
     """Stage, or `output` for all stages' output widths -> how much more error is tolerated there (1: as elsewhere)."""
     repair: bool = False
-    """Re-fit the layers that read what is cut (`pruner.repair`)."""
+    """Re-fit the layers that read what is cut (`pruner.channels.reconstruct`)."""
     normalizer: str = "mean"
     """What a layer's scores are divided by before they compete across layers: one of NORMALIZERS."""
     minimum: int = 1
@@ -144,7 +144,7 @@ class Recipe:
     prune: Prune
     tune: Tune
     parent: str = "dense"
-    """The network that is cut (`search.parent`)."""
+    """The network that is cut (`search.trial.parent`)."""
     mask: Mask | None = None
     """What single weights become zero after the cut, if any."""
     rounds: Rounds | None = None

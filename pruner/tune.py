@@ -13,7 +13,7 @@ from pruner.errors import InputError, check_name, check_number
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "linear", "constant"]
 Execution = Literal["auto", "eager", "eager-split", "eager-nchw", "eager-bf16", "compiled", "compiled-bf16"]
-"""How training is executed (`pruner.execution`)."""
+"""How training is executed (`pruner.training.execution`)."""
 OPTIMIZERS, SCHEDULES, EXECUTIONS = get_args(Optimizer), get_args(Schedule), get_args(Execution)
 
 
@@ -61,7 +61,7 @@ class Tune:
     shift: int = 2
     """Shift images by up to this many of their own pixels, each way."""
     temperature: float = 0.0
-    """Above 0: learn from the dense network's logits, softened by this (`pruner.distill`)."""
+    """Above 0: learn from the dense network's logits, softened by this (`pruner.training.distill`)."""
     hard_labels: float = 0.1
     """Then: the weight of the cross-entropy with the true labels beside it."""
     average: float = 0.0

@@ -7,7 +7,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from pruner.errors import InputError
-from search.filesystem import read_only
+from search.storage.filesystem import read_only
 
 AFTERWARDS = "nothing finished is lost, give the same command again afterwards"
 _WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pruner.files import insisting
-from search import interrupt
+from pruner.system.files import insisting
+from search import signals
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def patiently(
                 say(f"{found.said}; trying again for {left / 60:.0f} min.")
             met = found
             before_again()
-            interrupt.sleep(pause)
+            signals.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_S)
         else:
             if met is not None:

@@ -19,10 +19,10 @@ from hypothesis import settings
 from servers import Disk, Postgres, may_mount, postgres_programs
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.data import Dataset, digits
-from pruner.machine import prepare
-from pruner.mobilenet import fresh
-from search.cli import cli, main
+from pruner.data.datasets import Dataset, digits
+from pruner.network.mobilenet import fresh
+from pruner.system.machine import prepare
+from search.cli.main import cli, main
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no mistake
 settings.load_profile("untimed")

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from servers import Postgres
 
 from pruner.errors import InputError
-from search import address
-from search.address import printable, study_url, without_secrets
-from search.artifacts import artifact_store
-from search.cli import main
+from search.cli.main import main
+from search.storage import address
+from search.storage.address import printable, study_url, without_secrets
+from search.storage.artifacts import artifact_store
 
 HERE = Path("study.db")
 HOW = "write @ : / # of a password as %40 %3A %2F %23"

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from conftest import TINY_STUDY
 
-from search.artifacts import Shared, artifact_store
-from search.dispatch import Dispatch, Taken
-from search.folder import CHECKSUMS, StudyFolder, TrialFolder
-from search.heart import Heart, Lost
-from search.space import recipe
-from search.storage import open_study
-from search.study_file import read_study
+from search.sampling.recipe import recipe
+from search.storage.artifacts import Shared, artifact_store
+from search.storage.folder import CHECKSUMS, StudyFolder, TrialFolder
+from search.storage.studies import open_study
+from search.study.spec import read_study
+from search.workers.heartbeat import Heart, Lost
+from search.workers.scheduler import Dispatch, Taken
 
 
 def test_a_worker_that_slept_writes_over_nothing_of_the_trials_next_worker(tmp_path: Path) -> None:

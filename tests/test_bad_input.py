@@ -12,7 +12,7 @@ import torch
 from conftest import Command, running
 from torchvision.models import resnet18
 
-from pruner.mobilenet import fresh
+from pruner.network.mobilenet import fresh
 
 WriteStudy = Callable[..., Path]
 

@@ -12,13 +12,13 @@ from conftest import Command, Invoke, figures, status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruner.loading import load_network
-from search.artifacts import Shared
-from search.check import Problem, find_problems
-from search.folder import CHECKED, CHECKSUMS, StudyFolder
-from search.progress import Terminal
-from search.storage import load_study
-from search.study_file import read_study
+from pruner.network.loading import load_network
+from search.integrity.check import Problem, find_problems
+from search.storage.artifacts import Shared
+from search.storage.folder import CHECKED, CHECKSUMS, StudyFolder
+from search.storage.studies import load_study
+from search.study.spec import read_study
+from search.terminal.progress import Terminal
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from servers import Postgres
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pruner.errors import InputError
-from search.address import study_url
-from search.claims import Claim, Claims, Observer
-from search.database import Database, LockLost
+from search.storage.address import study_url
+from search.storage.database import Database, LockLost
+from search.storage.leases import Claim, Claims, Observer
 
 OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

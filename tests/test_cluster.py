@@ -12,7 +12,7 @@ import pytest
 from conftest import Command, Invoke, figures, running, status, wait_for
 from servers import Postgres
 
-from pruner.loading import load_network
+from pruner.network.loading import load_network
 
 pytestmark = pytest.mark.slow
 WriteStudy = Callable[..., Path]

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from conftest import Invoke
 
-from pruner.channels import make_plan
-from pruner.data import cifar10
-from pruner.importance import score_channels
-from pruner.loading import load_dense, load_network
-from pruner.measure import accuracy, count, evaluate
-from pruner.mobilenet import origin_difference
-from search.sampling import budget
-from search.space import grid, recipe
-from search.study_file import read_study
+from pruner.channels.importance import score_channels
+from pruner.channels.plan import make_plan
+from pruner.data.datasets import cifar10
+from pruner.measurement.measure import accuracy, count, evaluate
+from pruner.network.loading import load_dense, load_network
+from pruner.network.mobilenet import origin_difference
+from search.sampling.recipe import grid, recipe
+from search.sampling.samplers import budget
+from search.study.spec import read_study
 
 CourseFiles = tuple[Path, Path]
 STUDIES = Path(__file__).parent.parent / "studies"

@@ -12,20 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode, Normalize, Resize, ToTensor
 
-from pruner.data import (
-    Batch,
-    Dataset,
-    Split,
-    cifar10,
-    digits,
-    eval_batches,
-    images_per_epoch,
-    resized_as_pil,
-    steps_per_epoch,
-    train_batches,
-)
+from pruner.data.batches import Batch, eval_batches, images_per_epoch, resized_as_pil, steps_per_epoch, train_batches
+from pruner.data.datasets import Dataset, Split, cifar10, digits
 from pruner.errors import InputError
-from pruner.fine_tune import epoch_images
+from pruner.training.fine_tune import epoch_images
 from pruner.tune import Tune
 
 

@@ -12,10 +12,11 @@ import torch
 from conftest import Invoke, figures, status
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.data import Dataset, normalized, resized_as_pil
-from pruner.distill import Teacher, distillation_loss, logits_by_chunk
+from pruner.data.batches import normalized, resized_as_pil
+from pruner.data.datasets import Dataset
 from pruner.errors import InputError
-from pruner.fine_tune import fine_tune
+from pruner.training.distill import Teacher, distillation_loss, logits_by_chunk
+from pruner.training.fine_tune import fine_tune
 from pruner.tune import Tune
 
 

@@ -15,15 +15,16 @@ import torch.nn.functional as F
 from conftest import running
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.data import Dataset, train_batches
-from pruner.execution import _StridedDepthwise, best, runner, seconds_a_step
-from pruner.fine_tune import fine_tune
-from pruner.measure import evaluate
-from pruner.split import split_runner
+from pruner.data.batches import train_batches
+from pruner.data.datasets import Dataset
+from pruner.measurement.measure import evaluate
+from pruner.training.execution import _StridedDepthwise, best, runner, seconds_a_step
+from pruner.training.fine_tune import fine_tune
+from pruner.training.split import split_runner
 from pruner.tune import EXECUTIONS, Phase, Tune
-from search.folder import StudyFolder
-from search.progress import Terminal
-from search.speed import with_executions
+from search.storage.folder import StudyFolder
+from search.terminal.progress import Terminal
+from search.trial.speed import with_executions
 
 SHAPE = (8, 32)
 

@@ -16,9 +16,9 @@ import pytest
 from conftest import Command, running, wait_for
 from test_plots import made
 
-from search.ending import ending
 from search.exit_status import ExitStatus
-from search.results import Record, headline
+from search.results.ending import ending
+from search.results.records import Record, headline
 
 WriteStudy = Callable[..., Path]
 slow = pytest.mark.slow

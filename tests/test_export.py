@@ -11,15 +11,15 @@ import pytest
 import torch
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.channels import apply_plan, make_plan
-from pruner.checkpoint import load_state, save_state
+from pruner.channels.importance import score_channels
+from pruner.channels.plan import apply_plan, make_plan
 from pruner.errors import InputError
-from pruner.export import export_module
-from pruner.files import read_json, write_json, write_whole
-from pruner.importance import score_channels
-from pruner.loading import load_network
-from pruner.measure import size_bytes
+from pruner.exports.module import export_module
+from pruner.measurement.measure import size_bytes
+from pruner.network.loading import load_network
 from pruner.recipe import STAGES, Prune
+from pruner.system.checkpoint import load_state, save_state
+from pruner.system.files import read_json, write_json, write_whole
 
 # What the course's grader does, in a process where this project's packages cannot be imported.
 GRADER = """

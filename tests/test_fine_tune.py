@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.average import Average, reestimate_norms
-from pruner.data import Dataset
-from pruner.distill import Teacher
+from pruner.data.datasets import Dataset
 from pruner.errors import Diverged, InputError
-from pruner.fine_tune import epoch_images, fine_tune, make_optimizer, schedule
-from pruner.measure import accuracy, drop_last, evaluate, measure
-from pruner.mobilenet import fresh
+from pruner.measurement.measure import accuracy, drop_last, evaluate, measure
+from pruner.network.mobilenet import fresh
+from pruner.training.average import Average, reestimate_norms
+from pruner.training.distill import Teacher
+from pruner.training.fine_tune import epoch_images, fine_tune, make_optimizer, schedule
 from pruner.tune import Phase, Tune
 
 SHORT: dict[str, Any] = {"epochs": 3, "images_per_epoch": 96, "batch": 32, "resolution": 32, "shift": 1, "clip": 5.0}

@@ -13,13 +13,13 @@ from conftest import Invoke
 from torch import nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner import formats
-from pruner.channels import ChannelPlan, apply_plan, make_plan
+from pruner.channels.importance import score_channels
+from pruner.channels.plan import ChannelPlan, apply_plan, make_plan
 from pruner.errors import InputError
-from pruner.importance import score_channels
-from pruner.latency import latency
-from pruner.loading import load_network
-from pruner.mobilenet import widths
+from pruner.exports import formats
+from pruner.measurement.latency import latency
+from pruner.network.loading import load_network
+from pruner.network.mobilenet import widths
 from pruner.recipe import STAGES, Prune
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import Command
 
 from pruner.errors import InputError
-from search.web.gate import Gate, is_loopback, read_password
+from search.dashboard.auth import Gate, is_loopback, read_password
 
 PASSWORD = "correct horse"
 

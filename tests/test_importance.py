@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.data import Dataset, Split, normalized, resized_as_pil
+from pruner.channels.importance import NEED_IMAGES, score_channels
+from pruner.data.batches import normalized, resized_as_pil
+from pruner.data.datasets import Dataset, Split
 from pruner.errors import InputError
-from pruner.importance import NEED_IMAGES, score_channels
-from pruner.mobilenet import widths
+from pruner.network.mobilenet import widths
 from pruner.recipe import IMPORTANCES
 
 

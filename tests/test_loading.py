@@ -33,15 +33,15 @@ from torchvision.models import mobilenet_v3_small
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.ops.misc import Conv2dNormActivation
 
-from pruner.channels import apply_plan, make_plan
-from pruner.count import BLOCKS_BY_STAGE
-from pruner.data import Dataset
+from pruner.channels.importance import score_channels
+from pruner.channels.plan import apply_plan, make_plan
+from pruner.data.datasets import Dataset
 from pruner.errors import InputError
-from pruner.fine_tune import fine_tune
-from pruner.importance import score_channels
-from pruner.loading import load_dense, load_network
-from pruner.mobilenet import origin_difference
+from pruner.network.count import BLOCKS_BY_STAGE
+from pruner.network.loading import load_dense, load_network
+from pruner.network.mobilenet import origin_difference
 from pruner.recipe import Prune
+from pruner.training.fine_tune import fine_tune
 from pruner.tune import Tune
 
 State = dict[str, Tensor]

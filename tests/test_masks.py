@@ -17,13 +17,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.channels import apply_plan, make_plan
-from pruner.data import Dataset, Split
+from pruner.channels.importance import score_channels
+from pruner.channels.plan import apply_plan, make_plan
+from pruner.data.datasets import Dataset, Split
 from pruner.errors import InputError
-from pruner.fine_tune import fine_tune
-from pruner.importance import score_channels
-from pruner.loading import load_network
-from pruner.masks import (
+from pruner.measurement.measure import evaluate, nonzero_params
+from pruner.network.loading import load_network
+from pruner.recipe import Mask, Prune
+from pruner.training.fine_tune import fine_tune
+from pruner.tune import Tune
+from pruner.weights.masks import (
     MaskKeeper,
     apply_masks,
     cubic,
@@ -35,10 +38,7 @@ from pruner.masks import (
     tightened,
     weights,
 )  # fmt: skip
-from pruner.measure import evaluate, nonzero_params
-from pruner.recipe import Mask, Prune
-from pruner.sensitivity import scan_channels, scan_weights, spread
-from pruner.tune import Tune
+from pruner.weights.sensitivity import scan_channels, scan_weights, spread
 
 TUNE = Tune(epochs=3, images_per_epoch=32, batch=16, resolution=32, learning_rate=0.05, momentum=0.9, weight_decay=0.1)
 
@@ -215,8 +215,8 @@ def test_a_scan_gives_what_computing_everything_anew_gives(dense: MobileNetV2, d
 
 
 def test_a_scan_of_cuts_does_so_too(dense: MobileNetV2, data: Dataset) -> None:
-    from pruner.channels import apply_plan, make_plan
-    from pruner.importance import score_channels
+    from pruner.channels.importance import score_channels
+    from pruner.channels.plan import apply_plan, make_plan
     from pruner.recipe import Prune
 
     split, scores = data.holdout.first(50), score_channels(dense, "l2")

@@ -13,11 +13,11 @@ from torch import nn
 from torchvision.models import mobilenet_v2, resnet18
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.channels import apply_plan, make_plan
+from pruner.channels.importance import score_channels
+from pruner.channels.plan import apply_plan, make_plan
 from pruner.errors import InputError
-from pruner.importance import score_channels
-from pruner.loading import load_dense, load_network
-from pruner.mobilenet import GROUPS, fresh, origin_difference, widths
+from pruner.network.loading import load_dense, load_network
+from pruner.network.mobilenet import GROUPS, fresh, origin_difference, widths
 from pruner.recipe import STAGES, Prune
 
 

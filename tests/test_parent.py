@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TINY_BASE, Command, Invoke, status
 
-from pruner.loading import load_network
+from pruner.network.loading import load_network
 
 UNTRAINED = f"""{TINY_BASE}[sampler]
 name = "grid"

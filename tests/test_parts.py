@@ -12,9 +12,9 @@ from conftest import TINY_BASE, Command, Invoke, figures, status
 from test_plots import made
 
 from pruner.errors import InputError
-from search.forecast import Forecast, Prediction, rank_agreement
-from search.parts import choose, distance, read_parts
-from search.score import ScoreRule
+from search.pipeline.parts import choose, distance, read_parts
+from search.study.predictor import Forecast, Prediction, rank_agreement
+from search.study.score import ScoreRule
 
 LOOK = f"""
 trials = 6

@@ -15,17 +15,17 @@ from conftest import Command, Invoke, running, status, wait_for
 from servers import Disk
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.data import Dataset
-from pruner.files import add_line, write_whole
-from search import pool
-from search.feed import Event
-from search.folder import StudyFolder
+from pruner.data.datasets import Dataset
+from pruner.system.files import add_line, write_whole
 from search.patience import Hindered, full_disk, patiently, waiting_for_space
-from search.pool import Handle, run_pool
-from search.process import Exit
-from search.progress import Terminal
-from search.study_file import StudySpec
-from search.teacher import open_teacher
+from search.storage.folder import StudyFolder
+from search.study.spec import StudySpec
+from search.terminal.progress import Terminal
+from search.trial.teacher import open_teacher
+from search.workers import pool
+from search.workers.events import Event
+from search.workers.pool import Handle, run_pool
+from search.workers.process import Exit
 
 WriteStudy = Callable[..., Path]
 

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruner.count import layers
-from search import plots
-from search.plots import history_figure, importances_figure, pareto_figure
-from search.race import race, standings
-from search.report import comparison_report, network_figures, study_figures, study_report
-from search.results import Dense, Record, best, headline, pareto, summary
-from search.score import ScoreRule
-from search.study_file import StudySpec
-from search.table import race_table, trials_table
-from search.work import Work
+from pruner.network.count import layers
+from search.cost import Work
+from search.report import figures as plots
+from search.report.figures import history_figure, importances_figure, pareto_figure
+from search.report.page import comparison_report, network_figures, study_figures, study_report
+from search.results.incumbent import race, standings
+from search.results.records import Dense, Record, best, headline, pareto, summary
+from search.results.table import race_table, trials_table
+from search.study.score import ScoreRule
+from search.study.spec import StudySpec
 
 RULE = ScoreRule()
 DENSE_WIDTHS = {

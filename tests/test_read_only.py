@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from search.exit_status import ExitStatus
-from search.sqlite_file import damage, is_writable, reader
+from search.storage.sqlite_file import damage, is_writable, reader
 
 pytestmark = pytest.mark.slow
 
 DRIVER = """
 import contextlib, io, json, sys
-from search.cli import main
+from search.cli.main import main
 told = []
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["prune-search", *arguments]

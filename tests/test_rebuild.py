@@ -15,10 +15,10 @@ from conftest import TINY_STUDY, Command, Invoke, figures, running, status, wait
 from servers import Postgres
 
 from search.exit_status import ExitStatus
-from search.folder import StudyFolder
-from search.rebuild import rebuild
-from search.space import recipe, sampled
-from search.study_file import read_study
+from search.integrity.rebuild import rebuild
+from search.sampling.recipe import recipe, sampled
+from search.storage.folder import StudyFolder
+from search.study.spec import read_study
 
 pytestmark = pytest.mark.slow
 
@@ -238,7 +238,7 @@ def test_damaged_files_of_trials_do_not_stop_it(invoke: Invoke, copied: tuple[Pa
 
 
 def test_a_database_that_is_locked_is_not_damaged(copied: tuple[Path, Path]) -> None:
-    from search.sqlite_file import damage, is_damage
+    from search.storage.sqlite_file import damage, is_damage
 
     database = copied[1] / "tiny" / "study.db"
     with closing(sqlite3.connect(database, isolation_level=None, timeout=0)) as one:
@@ -265,7 +265,7 @@ def test_a_server_that_lost_the_study_gets_it_back(
 
 @pytest.mark.parametrize("path", sorted(Path("studies").glob("*.toml")), ids=lambda path: path.stem)
 def test_what_was_sampled_follows_from_the_recipe(path: Path) -> None:
-    from search.sampling import draw
+    from search.sampling.samplers import draw
 
     spec = read_study(path)
     for number in range(3):

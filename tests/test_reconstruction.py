@@ -16,20 +16,21 @@ from conftest import Invoke, figures, running, status
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.budget import Menu, spread_budget
-from pruner.channels import apply_plan, between, make_plan, on_the_way
-from pruner.checkpoint import load_state
-from pruner.count import layers
-from pruner.data import Dataset, Split, eval_batches
+from pruner.channels.allocation import Menu, spread_budget
+from pruner.channels.features import READERS
+from pruner.channels.importance import Scores, score_channels
+from pruner.channels.obs import removal_curve
+from pruner.channels.plan import apply_plan, between, make_plan, on_the_way
+from pruner.channels.reconstruct import fit, look, repair
+from pruner.data.batches import eval_batches
+from pruner.data.datasets import Dataset, Split
 from pruner.errors import InputError
-from pruner.features import READERS
-from pruner.importance import Scores, score_channels
-from pruner.loading import load_network
-from pruner.measure import accuracy, evaluate
-from pruner.mobilenet import GROUPS, widths
+from pruner.measurement.measure import accuracy, evaluate
+from pruner.network.count import layers
+from pruner.network.loading import load_network
+from pruner.network.mobilenet import GROUPS, widths
 from pruner.recipe import STAGES, Prune
-from pruner.reconstruction import removal_curve
-from pruner.repair import fit, look, repair
+from pruner.system.checkpoint import load_state
 from pruner.tune import Rounds
 
 SIZE = 32

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from search.sampling import as_seen_by, draw, remembered, results_needed
-from search.study_file import StudySpec
+from search.sampling.samplers import as_seen_by, draw, remembered, results_needed
+from search.study.spec import StudySpec
 
 SPACE = {"importance": ["l1", "l2"], "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
 SAMPLERS = ["tpe", pytest.param("gp", marks=pytest.mark.slow), "nsga2", "random"]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pruner.mobilenet import fresh
-from search.parts import read_parts
-from search.study_file import read_study
+from pruner.network.mobilenet import fresh
+from search.pipeline.parts import read_parts
+from search.study.spec import read_study
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,7 +47,9 @@ def test_optunas_prune_words_have_one_home() -> None:
             assert not re.search(r"should_prune|TrialPruned|TrialState\.PRUNED|optuna\.pruners", path.read_text()), path
 
 
-@pytest.mark.parametrize("module", ["pruner.recipe", "pruner.count", "search.results", "search.report"])
+@pytest.mark.parametrize(
+    "module", ["pruner.recipe", "pruner.network.count", "search.results.records", "search.report.page"]
+)
 def test_what_shows_a_study_needs_no_torch(module: str) -> None:
     seen = subprocess.run([sys.executable, "-c", f"import sys, {module}; print('torch' in sys.modules)"],
                           capture_output=True, text=True, check=True)  # fmt: skip

@@ -17,12 +17,12 @@ import pytest
 import torch
 from conftest import Command, Invoke, running, status, wait_for
 
-from pruner.channels import ChannelPlan, apply_plan
-from pruner.loading import load_network
-from pruner.mobilenet import widths
-from search.score import ScoreRule
-from search.stopping import report_curve
-from search.study_file import StudySpec
+from pruner.channels.plan import ChannelPlan, apply_plan
+from pruner.network.loading import load_network
+from pruner.network.mobilenet import widths
+from search.sampling.stopping import report_curve
+from search.study.score import ScoreRule
+from search.study.spec import StudySpec
 
 pytestmark = pytest.mark.slow
 WriteStudy = Callable[..., Path]
@@ -167,8 +167,8 @@ def test_two_pools_share_a_study_and_begin_no_trial_too_many(
 
 def test_processes_that_open_a_new_study_at_once_share_one_database(tmp_path: Path) -> None:
     opening = (
-        "import sys, time; from pathlib import Path; from search.folder import StudyFolder; "
-        "from search.storage import open_study; from search.study_file import StudySpec\n"
+        "import sys, time; from pathlib import Path; from search.storage.folder import StudyFolder; "
+        "from search.storage.studies import open_study; from search.study.spec import StudySpec\n"
         "folder = StudyFolder(Path(sys.argv[1])); folder.create()\n"
         "while time.time() < float(sys.argv[2]): pass\n"
         "open_study(StudySpec(name='tiny', trials=3), folder)"
@@ -196,7 +196,7 @@ def test_a_changed_space_is_refused_with_the_difference_and_more_trials_are_not(
     invoke("run", study, "--runs", runs)
     assert status(invoke, study, runs)["trials"]["done"] == 4
     other = tmp_path / "other.pth"
-    from pruner.mobilenet import fresh
+    from pruner.network.mobilenet import fresh
 
     torch.save(fresh(10, seed=5), other)
     refused = command("run", study, "--runs", runs, "--base", other)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from pruner.errors import InputError
 from pruner.recipe import Recipe
-from search.sampling import budget, draw
-from search.score import ScoreRule
-from search.space import grid, recipe
-from search.study_file import StudySpec, differences, read_study
+from search.sampling.recipe import grid, recipe
+from search.sampling.samplers import budget, draw
+from search.study.score import ScoreRule
+from search.study.spec import StudySpec, differences, read_study
 
 STUDIES = sorted((Path(__file__).parent.parent / "studies").rglob("*.toml"))
 

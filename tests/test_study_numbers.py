@@ -13,11 +13,11 @@ from optuna.distributions import FloatDistribution
 
 from pruner.errors import InputError
 from pruner.recipe import Recipe
-from search.parts import read_parts
-from search.sampling import draw
-from search.space import recipe
-from search.stopping import make_rule
-from search.study_space import Range
+from search.pipeline.parts import read_parts
+from search.sampling.recipe import recipe
+from search.sampling.samplers import draw
+from search.sampling.stopping import make_rule
+from search.study.space import Range
 
 
 @pytest.mark.parametrize(

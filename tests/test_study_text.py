@@ -12,14 +12,14 @@ import torch
 from conftest import TINY_BASE, Command
 
 from pruner.errors import InputError
-from pruner.mobilenet import fresh
-from search.folder import StudyFolder
+from pruner.network.mobilenet import fresh
 from search.options import Options
-from search.parent import parent_file
-from search.parts import read_parts
-from search.progress import Terminal
-from search.setup import set_up
-from search.study_file import StudySpec, read_study
+from search.pipeline.parts import read_parts
+from search.storage.folder import StudyFolder
+from search.study.spec import StudySpec, read_study
+from search.terminal.progress import Terminal
+from search.trial.parent import parent_file
+from search.workers.setup import set_up
 
 TEXT = "about = 'für Ü'\ntrials = 3\n[space.cut]\nhead = 0.5\n"
 

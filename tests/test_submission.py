@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import Command, Invoke
 
-from search.grader import Refused, check, read
+from search.export.grader import Refused, check, read
 
 pytestmark = pytest.mark.slow
 Finished = tuple[Path, Path, dict[str, Any]]
@@ -50,7 +50,7 @@ def notebook(tmp_path: Path) -> Path:
 def test_the_zip_is_laid_out_as_asked_and_grades_the_same_elsewhere(
     invoke: Invoke, finished: Finished, notebook: Path, tmp_path: Path
 ) -> None:
-    from pruner.data import digits
+    from pruner.data.datasets import digits
 
     study, runs, printed = finished
     out = invoke("submit", study, "--runs", runs, "--id", ID, "--notebook", notebook, "--out", tmp_path, "--json")

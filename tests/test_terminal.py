@@ -17,9 +17,9 @@ import pytest
 from conftest import Command, Invoke, status, wait_for, workers
 from terminals import PROGRAM, PseudoTerminal, full_pipe, seen
 
-from search.feed import At
-from search.live import LiveTable
-from search.progress import Terminal
+from search.terminal.progress import Terminal
+from search.workers.events import At
+from search.workers.live import LiveTable
 
 WriteStudy = Callable[..., Path]
 Finished = tuple[Path, Path, dict[str, Any]]

@@ -13,8 +13,8 @@ import pytest
 from conftest import Command, Invoke, figures, running, status, wait_for, workers
 from servers import Postgres
 
-from pruner.loading import load_network
-from search.filesystem import network_filesystem
+from pruner.network.loading import load_network
+from search.storage.filesystem import network_filesystem
 
 WriteStudy = Callable[..., Path]
 slow = pytest.mark.slow

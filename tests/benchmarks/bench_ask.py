@@ -36,13 +36,13 @@ from pathlib import Path
 import optuna
 from optuna.trial import Trial, create_trial
 
-from search.dispatch import Dispatch, Taken
-from search.folder import StudyFolder
-from search.heart import Heart
-from search.results import records
-from search.sampling import draw
-from search.storage import Store, open_study
-from search.study_file import StudySpec, read_study
+from search.results.records import records
+from search.sampling.samplers import draw
+from search.storage.folder import StudyFolder
+from search.storage.studies import Store, open_study
+from search.study.spec import StudySpec, read_study
+from search.workers.heartbeat import Heart
+from search.workers.scheduler import Dispatch, Taken
 
 COURSE = Path(__file__).parents[2] / "studies" / "course.toml"
 

@@ -18,14 +18,14 @@ from typing import TypeVar
 
 import torch
 
-from pruner import machine
-from pruner.channels import apply_plan, make_plan
-from pruner.data import load
-from pruner.importance import score_channels
-from pruner.loading import load_dense
-from pruner.measure import accuracy, evaluate
+from pruner.channels.importance import score_channels
+from pruner.channels.plan import apply_plan, make_plan
+from pruner.channels.reconstruct import look, repair
+from pruner.data.datasets import load
+from pruner.measurement.measure import accuracy, evaluate
+from pruner.network.loading import load_dense
 from pruner.recipe import Prune
-from pruner.repair import look, repair
+from pruner.system import machine
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@
 
 Runs small studies on digits that cut all hidden widths alike, then looks at their files both ways, in processor time on
 one thread. The old way parses the JSON files, loads the network, runs it and counts its operations; a flipped bit in a
-weight escapes it. The new way is the whole of `search.check.find_problems`, database included: it compares the length
+weight escapes it. The new way is the whole of `search.integrity.check.find_problems`, database included: it compares the length
 and CRC-32 of every file with those noted when the trial was finished, checkpoints, which the old way did not read, too.
 
 Two cores of an AMD EPYC that others kept busy, torch 2.14.1:
@@ -28,15 +28,15 @@ from pathlib import Path
 
 import torch
 
-from pruner.files import read_json
-from pruner.loading import load_network
-from pruner.measure import count
-from search.artifacts import Shared
-from search.check import find_problems
-from search.folder import StudyFolder, TrialFolder
-from search.progress import Terminal
-from search.storage import load_study
-from search.study_file import read_study
+from pruner.measurement.measure import count
+from pruner.network.loading import load_network
+from pruner.system.files import read_json
+from search.integrity.check import find_problems
+from search.storage.artifacts import Shared
+from search.storage.folder import StudyFolder, TrialFolder
+from search.storage.studies import load_study
+from search.study.spec import read_study
+from search.terminal.progress import Terminal
 
 
 def old_way(home: TrialFolder) -> None:

@@ -7,7 +7,7 @@
 
 Prints images a second of each and the ratios to ours; the three take turns within one run, and a ratio is the median
 over the rounds. Compiling is timed apart. The network is a MobileNetV2 with 70 % of its hidden channels cut, or
-`--mflops` by uniform cuts to widths of a `--multiple`. `--malloc` also shows what keeping freed memory (pruner.machine)
+`--mflops` by uniform cuts to widths of a `--multiple`. `--malloc` also shows what keeping freed memory (pruner.system.machine)
 is worth: it runs itself once without.
 """
 
@@ -27,13 +27,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from pruner import machine
-from pruner.channels import ChannelPlan, apply_plan, make_plan
-from pruner.data import MEAN, STD, Split, train_batches
-from pruner.fine_tune import Step, fine_tune
-from pruner.importance import score_channels
-from pruner.mobilenet import fresh
+from pruner.channels.importance import score_channels
+from pruner.channels.plan import ChannelPlan, apply_plan, make_plan
+from pruner.data.batches import MEAN, STD, train_batches
+from pruner.data.datasets import Split
+from pruner.network.mobilenet import fresh
 from pruner.recipe import STAGES, Prune
+from pruner.system import machine
+from pruner.training.fine_tune import Step, fine_tune
 from pruner.tune import EXECUTIONS, Tune
 
 

@@ -14,12 +14,12 @@ import os
 import time
 from pathlib import Path
 
-from pruner.data import load
-from pruner.loading import load_network
-from pruner.machine import prepare
-from pruner.masks import apply_masks, score_weights, threshold_mask
-from pruner.measure import accuracy, evaluate
-from pruner.sensitivity import scan_weights
+from pruner.data.datasets import load
+from pruner.measurement.measure import accuracy, evaluate
+from pruner.network.loading import load_network
+from pruner.system.machine import prepare
+from pruner.weights.masks import apply_masks, score_weights, threshold_mask
+from pruner.weights.sensitivity import scan_weights
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from pruner.machine import cores
+from pruner.system.machine import cores
 
 STUDY = """
 trials = {trials}
@@ -50,9 +50,12 @@ def train(
     case: tuple[str, int, int], root: Path | None, threads: int, start: float, end: float, out: Connection
 ) -> None:
     """Train from `start` to `end` (seconds since the epoch) and send images a second."""
-    from pruner import channels, data, importance, machine, mobilenet
-    from pruner.fine_tune import fine_tune
+    from pruner.channels import importance
+    from pruner.channels import plan as channels
+    from pruner.network import mobilenet
     from pruner.recipe import STAGES, Prune
+    from pruner.system import machine
+    from pruner.training.fine_tune import fine_tune
     from pruner.tune import Tune
 
     machine.prepare(threads, "cpu")
@@ -96,7 +99,7 @@ def trials_an_hour(workers: int, trials: int) -> float:
     """Of a whole study on digits, less what it takes to run it again when nothing is left to do."""
     with tempfile.TemporaryDirectory() as place:
         study = Path(place) / "bench.toml"
-        program = [sys.executable, "-c", "from search.cli import main; main()"]
+        program = [sys.executable, "-c", "from search.cli.main import main; main()"]
         arguments = [*program, "run", str(study), "--runs", place, "--workers", str(workers)]
         spent = []
         for count in (workers, workers + trials):

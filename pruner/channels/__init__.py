@@ -1,0 +1,1 @@
+"""Channel pruning: which channels stay, cutting the others, and reconstruction."""

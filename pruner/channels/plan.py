@@ -1,0 +1,243 @@
+"""Channel plans: exactly which channels stay. Made without touching the network, then applied to a copy of it.
+
+What is asked for is what comes out: of `width` channels, `kept(width, cut)` stay in every group that is not
+ignored. A high-level pruner that finds nothing left to round to leaves a group uncut without a word; this never does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from pruner.channels.allocation import Menu, spread_budget
+from pruner.channels.importance import Scores, dependency_graph
+from pruner.errors import InputError
+from pruner.network.count import count_of
+from pruner.network.mobilenet import GROUPS, Group, classes, widths
+from pruner.recipe import Prune, check_cut
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelPlan:
+    """Which channels of the dense network stay, and what that makes of it."""
+
+    keep: Mapping[str, tuple[int, ...]]
+    """Group name -> the channels that stay, ascending."""
+    dense_widths: Mapping[str, int]
+    """Group name -> how many there were."""
+    mflops: float
+    """Millions of operations of the cut network, as the grader counts them at 224 px."""
+    params: int
+    dense_mflops: float
+    dense_params: int
+
+    @property
+    def kept_widths(self) -> dict[str, int]:
+        """Group name -> how many channels stay."""
+        return {name: len(channels) for name, channels in self.keep.items()}
+
+    @property
+    def mflops_removed(self) -> float:
+        """The share of the dense network's operations that the cut removes."""
+        return 1 - self.mflops / self.dense_mflops
+
+    @property
+    def params_removed(self) -> float:
+        """The share of the dense network's parameters that the cut removes."""
+        return 1 - self.params / self.dense_params
+
+    def as_json(self) -> dict[str, Any]:
+        """A JSON-ready form; `from_json` gives an equal plan back."""
+        return {
+            "keep": {name: list(channels) for name, channels in self.keep.items()},
+            "dense_widths": dict(self.dense_widths),
+            "mflops": self.mflops,
+            "params": self.params,
+            "dense_mflops": self.dense_mflops,
+            "dense_params": self.dense_params,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> ChannelPlan:
+        """The plan that `as_json` wrote."""
+        keep = {name: tuple(channels) for name, channels in data["keep"].items()}
+        return ChannelPlan(**{**data, "keep": keep})
+
+
+def kept(width: int, cut: float, minimum: int = 1, multiple: int = 1) -> int:
+    """How many of `width` channels stay when the fraction `cut` goes.
+
+    max(minimum, round(width * (1 - cut))), to the nearest multiple, at least one multiple and never more than there
+    are. It never rises as the cut grows.
+
+    >>> kept(96, 0.5), kept(96, 0.95, multiple=8), kept(24, 0.95, minimum=4), kept(24, 0.0, multiple=16)
+    (48, 8, 4, 24)
+    """
+    check_cut("cut", cut)
+    return width if cut == 0 else _rounded(round(width * (1 - cut)), width, minimum, multiple)
+
+
+def _rounded(wanted: int, width: int, minimum: int, multiple: int) -> int:
+    if multiple > 1:
+        wanted = multiple * round(wanted / multiple)
+        minimum = multiple * -(-max(minimum, multiple) // multiple)
+    return min(width, max(minimum, wanted))
+
+
+def make_plan(model: nn.Module, prune: Prune, scores: Scores, curves: Scores | None = None) -> ChannelPlan:
+    """The plan that a recipe's `Prune` gives for a network whose channels score so. The network is not touched.
+
+    `curves`: the network's scores by reconstruction, for a target that is spread by them (`needs_curves`).
+
+    Raises InputError if a target cannot be reached.
+    """
+    ignored = _ignored(prune.ignore)
+    free = [group for group in GROUPS if group.name not in ignored]
+    before = widths(model)
+    if prune.target_mflops is not None:
+        keep_counts = _kept_for_target(free, prune, before, classes(model), curves)
+    elif prune.global_cut is None:
+        keep_counts = {group.name: _kept_by_stage(group, len(scores[group.name]), prune) for group in free}
+    else:
+        keep_counts = _kept_globally(free, prune, scores)
+    keep = {}
+    for group in GROUPS:
+        stay = keep_counts.get(group.name, before[group.name])
+        ranking = scores[group.name].argsort(descending=True, stable=True)
+        keep[group.name] = tuple(sorted(ranking[:stay].tolist()))
+    dense_mflops, dense_params = count_of(before, classes(model))
+    mflops, params = count_of({name: len(channels) for name, channels in keep.items()}, classes(model))
+    return ChannelPlan(keep, before, mflops, params, dense_mflops, dense_params)
+
+
+def on_the_way(plan: ChannelPlan, scores: Scores, target: float, class_count: int) -> ChannelPlan:
+    """A plan of about `target` million operations that keeps all that `plan` keeps, and the best of what it does not.
+
+    Every width lies at the same place between the dense network's and the plan's, on a logarithmic scale.
+    """
+    low, high = 0.0, 1.0  # 0: dense, 1: the plan
+    kept = plan.kept_widths
+    for _ in range(20):
+        place = (low + high) / 2
+        some = {name: round(full * (kept[name] / full) ** place) for name, full in plan.dense_widths.items()}
+        low, high = (place, high) if count_of(some, class_count)[0] > target else (low, place)
+    keep = {}
+    for name, width in some.items():
+        ranking = scores[name].clone()
+        ranking[list(plan.keep[name])] = torch.inf
+        keep[name] = tuple(sorted(ranking.argsort(descending=True, stable=True)[: max(width, kept[name])].tolist()))
+    mflops, params = count_of({name: len(channels) for name, channels in keep.items()}, class_count)
+    return replace(plan, keep=keep, mflops=mflops, params=params)
+
+
+def between(before: ChannelPlan, after: ChannelPlan) -> ChannelPlan:
+    """The plan that makes of the network that `before` leaves the one that `after` leaves; it keeps no more."""
+    keep = {
+        name: tuple(channels.index(channel) for channel in after.keep[name]) for name, channels in before.keep.items()
+    }
+    return replace(
+        after, keep=keep, dense_widths=before.kept_widths, dense_mflops=before.mflops, dense_params=before.params
+    )
+
+
+def needs_curves(prune: Prune) -> bool:
+    """Does `make_plan` need the removal curves?"""
+    return prune.target_mflops is not None and prune.spread != "uniform"
+
+
+def apply_plan(model: nn.Module, plan: ChannelPlan) -> nn.Module:
+    """A new network with the plan's channels only; the one given is untouched. The same inputs give the same bits.
+
+    Raises InputError if the plan was made for a network of other widths.
+    """
+    if widths(model) != dict(plan.dense_widths):
+        raise InputError("plan: made for a network of other widths than this one")
+    return _cut(model, plan.keep)
+
+
+def _cut(model: nn.Module, keep: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    pruned = copy.deepcopy(model).requires_grad_(True)  # frozen parameters would be neither traced nor trained
+    graph = dependency_graph(pruned)
+    for group in GROUPS:
+        root = pruned.get_submodule(group.root)
+        assert isinstance(root, nn.Conv2d)
+        going = sorted(set(range(root.out_channels)) - set(keep[group.name]))
+        if going:
+            graph.get_pruning_group(root, tp.prune_conv_out_channels, going).prune()
+    wrong = {name: width for name, width in widths(pruned).items() if width != len(keep[name])}
+    if wrong:
+        raise AssertionError(f"asked for other widths than these: {wrong}")
+    pruned.zero_grad(set_to_none=True)
+    return pruned
+
+
+def _kept_by_stage(group: Group, width: int, prune: Prune) -> int:
+    cuts = prune.output_cut if group.kind == "output" else prune.cut
+    return kept(width, cuts.get(group.stage, 0.0), prune.minimum, prune.multiple)
+
+
+def _kept_for_target(
+    free: list[Group], prune: Prune, before: Mapping[str, int], class_count: int, curves: Scores | None
+) -> dict[str, int]:
+    """The widths of the free groups that make `target_mflops` or a little less."""
+    assert prune.target_mflops is not None
+    menus = {}
+    for group in free:
+        width = before[group.name]
+        menu = sorted({_rounded(w, width, prune.minimum, prune.multiple) for w in range(1, width + 1)}, reverse=True)
+        if prune.spread == "uniform":
+            errors = [1 - w / width for w in menu]
+        else:
+            assert curves is not None
+            curve = [0.0, *curves[group.name].double().sort().values.tolist()]
+            tolerance = prune.tolerance.get(group.stage, 1.0)
+            if group.kind == "output":
+                tolerance *= prune.tolerance.get("output", 1.0)
+            errors = [curve[width - w] / tolerance for w in menu]
+        menus[group.name] = Menu(menu, errors)
+
+    def price(some: Mapping[str, int]) -> float:
+        return count_of({**before, **some}, class_count)[0]
+
+    how = "error" if prune.spread == "uniform" else prune.spread
+    return spread_budget(menus, price, prune.target_mflops, how)
+
+
+def _kept_globally(free: list[Group], prune: Prune, scores: Scores) -> dict[str, int]:
+    """How many channels of each group are among the best of all, when the fraction `global_cut` of all goes."""
+    assert prune.global_cut is not None
+    if prune.global_cut == 0 or not free:
+        return {}
+    # LAMP's scores are made to be compared across layers; the others need a normaliser for it.
+    normalizer = "none" if prune.importance == "lamp" else prune.normalizer
+    comparable = [_normalized(scores[group.name], normalizer) for group in free]
+    owner = torch.cat([torch.full((len(part),), i) for i, part in enumerate(comparable)])
+    best_first = torch.cat(comparable).argsort(descending=True, stable=True)
+    stays = best_first[: round(len(owner) * (1 - prune.global_cut))]
+    counts = torch.bincount(owner[stays], minlength=len(free)).tolist()
+    return {
+        group.name: stay if stay == len(part) else _rounded(stay, len(part), prune.minimum, prune.multiple)
+        for group, part, stay in zip(free, comparable, counts, strict=True)
+    }
+
+
+def _normalized(scores: Tensor, normalizer: str) -> Tensor:
+    if normalizer == "none":
+        return scores
+    by = {"mean": scores.mean(), "max": scores.max(), "sum": scores.sum()}[normalizer]
+    return scores / by.clamp(min=torch.finfo(scores.dtype).tiny)
+
+
+def _ignored(names: tuple[str, ...]) -> set[str]:
+    """The names of the groups that an `ignore` list leaves alone. The classifier's outputs are never cut anyway."""
+    return {
+        group.name
+        for group in GROUPS
+        if group.stage in names or not set(group.blocks).isdisjoint(names) or (group.residual and "residual" in names)
+    }

@@ -1,0 +1,219 @@
+"""Repair after a cut: the layers that read cut channels are re-fitted, in closed form, to what the network gave before.
+
+He, Zhang & Sun 2017 (channel pruning by reconstruction), layer by layer in the order of execution: each fits the old
+network's outputs from the features that the repaired layers before it give, so errors do not pile up. Means go into
+BatchNorm, and its statistics are those of the new features, so that training goes on from what evaluation saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
+
+from pruner.channels.features import BATCH, READERS, ridge, sample, scale
+from pruner.channels.plan import ChannelPlan
+from pruner.data.batches import eval_batches
+from pruner.data.datasets import Split
+
+_SMALLEST_SCALE = 0.01
+"""Of a layer's median: below this a BatchNorm's factor is not kept, but its channel rescaled."""
+
+
+Targets = dict[str, Tensor]
+"""Name of a module -> what it gives at sampled places, (vectors, channels)."""
+
+
+@torch.inference_mode()
+def look(
+    model: MobileNetV2, images: Split, *, resolution: int = 224, seed: int = 0,
+    on_images: Callable[[int], None] | None = None,
+) -> Targets:  # fmt: skip
+    """What a network gives where `repair` fits another to it, for all repairs with these images and this seed.
+
+    `model` is in eval mode, on the images' device. `on_images(n)` is told of every n images done.
+    """
+    names = [f"features.{number}.conv.{place}.1" for number in range(2, 18) for place in (0, 1)]
+    names += ["features.1.conv.0.1", *(f"features.{number}" for number in range(1, 18)), "features.18.1", "classifier"]
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda _layer, _inputs, result: found[name].append(sample(result, seed, len(found[name])))
+
+    hooks = [model.get_submodule(name).register_forward_hook(watch(name)) for name in names]
+    try:
+        for inputs, labels in eval_batches(images, batch=BATCH, resolution=resolution):
+            model(inputs)
+            if on_images:
+                on_images(len(labels))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+@torch.inference_mode()
+def repair(
+    pruned: MobileNetV2,
+    targets: Targets,
+    plan: ChannelPlan,
+    images: Split,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+    resolution: int = 224,
+    seed: int = 0,
+    on_images: Callable[[int], None] | None = None,
+) -> None:
+    """Re-fit `pruned` in place, on the training images at which the network that the plan has made it of was looked at.
+
+    It is in eval mode, on the images' device. `masks`: name of a weight of `pruned` -> where it may be other than zero
+    (`pruner.weights.masks`); what is zero stays so. `on_images(n)` is told of every n images done.
+    """
+    walk = _Walk(pruned, targets, plan, images, masks or {}, resolution, seed)
+    walk.stem()
+    for number in range(1, 18):
+        walk.block(number)
+        if on_images:
+            on_images(len(images) * number // 17 - len(images) * (number - 1) // 17)
+    walk.head()
+
+
+class _Walk:
+    """The pruned network's activations at a block's door, batch by batch; it goes forward block by block."""
+
+    def __init__(
+        self,
+        pruned: MobileNetV2,
+        targets: Targets,
+        plan: ChannelPlan,
+        images: Split,
+        masks: Mapping[str, Tensor],
+        resolution: int,
+        seed: int,
+    ) -> None:
+        self._model, self._targets, self._seed = pruned, targets, seed
+        names = {layer: name for name, layer in pruned.named_modules()}
+        self._masks = {layer: masks.get(f"{name}.weight") for layer, name in names.items()}
+        self._keep = {name: torch.tensor(kept, device=images.images.device) for name, kept in plan.keep.items()}
+        self._doors = [batch for batch, _ in eval_batches(images, batch=BATCH, resolution=resolution)]
+
+    def stem(self) -> None:
+        self._doors = [self._model.features[0](door) for door in self._doors]
+
+    def block(self, number: int) -> None:
+        """Fit the block's expansion, depthwise convolution and projection, and pass it."""
+        block, name = self._model.features[number], f"features.{number}"
+        assert isinstance(block, InvertedResidual)
+        hidden, output = self._keep[_hidden(number)], self._keep[_output(number)]
+        layers, inside = list(block.conv), self._doors
+        if len(layers) == 4:  # the first block has no expansion
+            conv, norm, _ = layers[0]
+            self._fit_pointwise(conv, norm, self._samples(inside), self._targets[f"{name}.conv.0.1"][:, hidden])
+            inside = [layers[0](maps) for maps in inside]
+        conv, norm, activation = layers[-3]
+        inside = [conv(maps) for maps in inside]
+        target = self._targets[f"{name}.conv.{len(layers) - 3}.1"][:, hidden]
+        self._fit_norm(norm, self._samples(inside), target)
+        inside = [activation(norm(maps)) for maps in inside]
+        target = self._targets[name][:, output]
+        if block.use_res_connect:
+            target = target - self._samples(self._doors)
+        self._fit_pointwise(layers[-2], layers[-1], self._samples(inside), target)
+        inside = [layers[-1](layers[-2](maps)) for maps in inside]
+        if block.use_res_connect:
+            inside = [maps + door for maps, door in zip(inside, self._doors, strict=True)]
+        self._doors = inside
+
+    def head(self) -> None:
+        """Fit the last convolution and the classifier."""
+        conv, norm, activation = self._model.features[18]
+        target = self._targets["features.18.1"][:, self._keep["head"]]
+        self._fit_pointwise(conv, norm, self._samples(self._doors), target)
+        maps = (activation(norm(conv(door))) for door in self._doors)
+        features = torch.cat([F.adaptive_avg_pool2d(each, 1).flatten(1) for each in maps])
+        last = self._model.classifier[1]
+        assert isinstance(last, nn.Linear)
+        weight, means, wanted = fit(features, self._targets["classifier"], last.weight.double(), self._masks[last])
+        last.weight.copy_(weight)
+        last.bias.copy_(wanted - weight @ means)
+
+    def _samples(self, maps: list[Tensor]) -> Tensor:
+        return torch.cat([sample(batch, self._seed, number) for number, batch in enumerate(maps)])
+
+    def _fit_pointwise(self, conv: nn.Module, norm: nn.Module, features: Tensor, target: Tensor) -> None:
+        """Have conv and norm make `target` (vectors, outputs) of `features` (vectors, channels)."""
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        factor = scale(norm)
+        old = conv.weight.double().flatten(1)
+        mask = self._masks[conv]
+        support = None if mask is None else mask.flatten(1).to(old.device)
+        weight, means, wanted = fit(features, target, old * factor[:, None], support)
+        least = (_SMALLEST_SCALE * factor.abs().median()).clamp(min=1e-6)
+        factor = torch.where(factor < 0, -1.0, 1.0) * factor.abs().clamp(min=least)
+        weight /= factor[:, None]
+        conv.weight.copy_(weight[:, :, None, None])
+        variance = (features.double() @ weight.T).var(0, correction=0)
+        _set_norm(norm, factor, weight @ means, variance, wanted)
+
+    def _fit_norm(self, norm: nn.Module, features: Tensor, target: Tensor) -> None:
+        """The same where channels do not mix: a factor for each channel, by BatchNorm alone."""
+        assert isinstance(norm, nn.BatchNorm2d)
+        factor = scale(norm)
+        features, target = features.double(), target.double()
+        means, wanted = features.mean(0), target.mean(0)
+        centred = features - means
+        variance = centred.square().mean(0)
+        covariance = (centred * (target - wanted)).mean(0)
+        damped = variance * (1 + ridge(1, len(features))) + 1e-12
+        factor = factor + (covariance - factor * variance) / damped
+        _set_norm(norm, factor, means, variance, wanted)
+
+
+def fit(
+    features: Tensor, target: Tensor, start: Tensor, support: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(weight (outputs, channels), mean feature, mean target), float64: the ridge regression of target on features.
+
+    `features`: (vectors, channels); `target`: (vectors, outputs). The penalty is on the distance from `start`: where
+    the images say nothing, the weight stays as it was. `support`, bool as the weight: it is zero elsewhere.
+    """
+    if support is not None:
+        start = torch.where(support, start, 0.0)
+    features, target = features.double(), target.double()
+    means, wanted = features.mean(0), target.mean(0)
+    centred = features - means
+    covariance = centred.T @ centred / len(features)
+    rest = centred.T @ (target - wanted - centred @ start.T) / len(features)
+    damping = ridge(features.shape[1], len(features)) * covariance.diagonal().mean().clamp(min=1e-12)
+    covariance.diagonal().add_(damping)
+    if support is None:
+        change = torch.cholesky_solve(rest, torch.linalg.cholesky(covariance))
+        return start + change.T, means, wanted
+    weight = start.clone()
+    for row, places in enumerate(support):  # each output has its own equations
+        left = torch.linalg.cholesky(covariance[places][:, places])
+        weight[row, places] += torch.cholesky_solve(rest[places, row, None], left)[:, 0]
+    return weight, means, wanted
+
+
+def _set_norm(norm: nn.BatchNorm2d, factor: Tensor, mean: Tensor, variance: Tensor, wanted: Tensor) -> None:
+    """BatchNorm that gives factor * (x - mean) + wanted, with the statistics of x: in training just as well."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+    norm.weight.copy_(factor * torch.sqrt(variance + norm.eps))
+    norm.bias.copy_(wanted)
+
+
+def _hidden(block: int) -> str:
+    return next(name for name, readers in READERS.items() if readers[0].layer.startswith(f"features.{block}.conv.")
+                and ".hidden." in name)  # fmt: skip
+
+
+def _output(block: int) -> str:
+    return f"{_hidden(block).partition('.')[0]}.output"

@@ -1,0 +1,1 @@
+"""Images, their splits, and the batches made from them."""

@@ -1,0 +1,1 @@
+"""The stock-class pickle that is handed in, and the other file formats."""

@@ -1,0 +1,37 @@
+"""Hand a network over as the course wants it: one pickled module of stock classes."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pruner.errors import InputError
+from pruner.network.loading import load_network
+from pruner.network.mobilenet import origin_difference, widths
+from pruner.system.files import write_whole
+
+
+def export_module(model: nn.Module, path: Path) -> int:
+    """Write the whole module, 32-bit, from the CPU, in eval mode; returns its size in bytes.
+
+    The file is then loaded again and must be a MobileNetV2 of the same widths that gives the same outputs, bit for bit;
+    otherwise it is removed and AssertionError raised.
+    """
+    stock = copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format)
+    stock.zero_grad(set_to_none=True)
+    if difference := origin_difference(stock):
+        raise InputError(f"{path}: not exported, no longer a MobileNetV2: {difference}")
+    buffer = io.BytesIO()
+    torch.save(stock, buffer)
+    write_whole(path, buffer.getvalue())
+    probe = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    again = load_network(path)
+    with torch.inference_mode():
+        if widths(again) != widths(stock) or not torch.equal(again(probe), stock(probe)):
+            path.unlink()
+            raise AssertionError(f"{path}: another network when loaded again")
+    return buffer.tell()

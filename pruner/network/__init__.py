@@ -1,0 +1,1 @@
+"""MobileNetV2: its structure as data, building, loading and counting it."""

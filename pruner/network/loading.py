@@ -1,0 +1,120 @@
+"""A MobileNetV2 from a file, in whatever form people save one, without running any of the file's code.
+
+A file's kind is told by its content (`file_kinds`). Pickles are read as inert stand-ins (`pickles`); the weights are
+looked for among all that the file holds (`state_dicts`, `whole_modules`), and a clean network is built of them: stock
+layers with torchvision's settings, nothing hung onto them, every weight to be trained.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.errors import InputError
+from pruner.network.file_kinds import weights_format
+from pruner.network.mobilenet import classes, from_state_dict
+from pruner.network.pickles import StandIn, read_pickle
+from pruner.network.state_dicts import Found, clean, find
+from pruner.network.whole_modules import module_difference, module_tensors
+
+
+def load_dense(path: Path, class_count: int) -> MobileNetV2:
+    """A network to prune: any file `load_network` takes, for this many classes; its classifier may be one Linear."""
+    model = load_network(path, to_prune=True)
+    if classes(model) != class_count:
+        raise InputError(
+            f"{path}: tells {classes(model)} classes apart, the data has {class_count}; "
+            f"start from it instead: [base] init = {str(path)!r}"
+        )
+    return model
+
+
+def load_network(path: Path, *, to_prune: bool = False) -> MobileNetV2:
+    """A MobileNetV2 from a whole pickled module, a state_dict, or safetensors; on the CPU, in eval mode.
+
+    The weights may be nested, wrapped and accompanied in any way. If a file holds several networks, those that by
+    their names are running averages or teachers of another are left aside, since an average is as good as its training
+    was long, and nobody can see that here; of what is left, all must be equal.
+
+    `to_prune`: the network is a start, not a result. Then a whole module is also taken if its classifier is one Linear
+    in place of torchvision's Sequential.
+
+    Raises InputError, which says what the file holds and what to do.
+    """
+    content = _read_safetensors(path) if weights_format(path) == "safetensors" else read_pickle(path)
+    try:
+        found = find(content)
+    except RecursionError as error:
+        raise InputError(f"{path}: not a whole PyTorch file (it holds itself?)") from error
+    if not found:
+        raise InputError(f"{path}: not the weights of a MobileNetV2 (it lacks features.0.0.weight){_instead(content)}")
+    made: list[tuple[Found, MobileNetV2]] = []
+    errors: list[InputError] = []
+    for one in sorted(found, key=lambda one: one.is_average):
+        if made and one.is_average > made[0][0].is_average:
+            break
+        try:
+            made.append((one, _build(one, path, to_prune)))
+        except InputError as error:
+            errors.append(error)
+    if not made:
+        raise errors[0]
+    model = made[0][1]
+    if not all(_equal(model, other) for _, other in made):
+        names = ", ".join(one.prefix.rstrip(".") or "the top level" for one, _ in made)
+        raise InputError(f"{path}: holds several networks ({names}); save the state_dict() of one of them alone")
+    return model
+
+
+def _build(found: Found, path: Path, to_prune: bool) -> MobileNetV2:
+    where = found.prefix.rstrip(".")
+    source = f"{path}, {where}" if where else str(path)
+    tensors = found.tensors
+    if found.module is not None:
+        try:
+            difference = module_difference(found.module, to_prune=to_prune)
+            tensors = module_tensors(found.module)
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise InputError(f"{source}: not a whole module (damaged?)") from error
+        if difference:
+            raise InputError(f"{source}: {difference}")
+    model = from_state_dict(clean(tensors, source, hung_on=found.module is not None), source).eval()
+    _check_runs(model, source)
+    return model
+
+
+def _check_runs(model: nn.Module, source: str) -> None:
+    try:
+        with torch.inference_mode():
+            logits = model(torch.zeros(1, 3, 32, 32))
+    except Exception as error:
+        detail = str(error).splitlines()[0][:120]
+        raise InputError(f"{source}: its layers do not fit together ({detail})") from error
+    if not logits.isfinite().all():
+        raise InputError(f"{source}: its outputs are not finite, though its weights are")
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    mine, theirs = one.state_dict(), other.state_dict()
+    return all(mine[name].equal(value) for name, value in theirs.items())
+
+
+def _instead(content: object) -> str:
+    """What a file holds that is no MobileNetV2, in a few words."""
+    if isinstance(content, StandIn):
+        return f"; it holds a {content.name}"
+    names = [str(key) for key in content][:3] if isinstance(content, dict) else []
+    return f"; it holds {', '.join(names)}{' ...' if len(content) > 3 else ''}" if names else ""  # type: ignore[arg-type]
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a safetensors file. Raises InputError if it is damaged."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({str(error).splitlines()[0]})") from error

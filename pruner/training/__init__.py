@@ -1,0 +1,1 @@
+"""Training a network: fine-tuning, distillation, averaging, and how steps are executed."""

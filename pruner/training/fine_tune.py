@@ -1,0 +1,267 @@
+"""Training as a generator: one report an epoch, and any epoch can be the start of another run.
+
+Training knows neither Optuna nor the disk. The learning rate is a function of the step, and the order of the data of
+seed and epoch, so that a resumed run gives the same weights as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pruner.data.batches import images_per_epoch, steps_per_epoch, train_batches
+from pruner.data.datasets import Split
+from pruner.errors import Diverged, InputError
+from pruner.system.seeds import mix
+from pruner.training.average import Average, reestimate_norms
+from pruner.training.distill import Teacher, distillation_loss
+from pruner.training.execution import Run, align_state, half_type, runner
+from pruner.tune import Tune
+from pruner.weights.masks import MaskKeeper, apply_masks
+
+_MOVED_IMAGES = 2048
+"""To find BatchNorm's statistics from at a resolution that the network was not trained at. They differ between
+resolutions: without this a network trained at 128 px has forgotten 224 px."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """What one epoch of training brought."""
+
+    number: int
+    """From 1."""
+    loss: float
+    """Mean over the epoch's training images, as they were augmented and while the weights moved."""
+    accuracy: float
+    """On the same."""
+    images: int
+    resolution: int
+    """Pixels a side that they were resized to."""
+    seconds: float
+    state: dict[str, Any]
+    """What `fine_tune` needs to go on from here; holds live tensors, so save or copy it before the next epoch."""
+
+
+def fine_tune(
+    model: nn.Module,
+    split: Split,
+    tune: Tune,
+    *,
+    mirrors: bool,
+    keeper: MaskKeeper | None = None,
+    teacher: Teacher | None = None,
+    in_use: int | None = None,
+    resume: dict[str, Any] | None = None,
+    on_images: Callable[[int], None] | None = None,
+) -> Iterator[Epoch]:
+    """Train `model` in place, as `tune` says, phase by phase; yields after every epoch.
+
+    `mirrors`: may images be flipped? `keeper`: keeps masked weights zero. `teacher`: for a `tune` with a temperature.
+    `in_use`: pixels a side of the images that the network is for; None: as in the last phase. `resume`: an earlier
+    report's `state`, to go on after its epoch. Once the last epoch's report is taken and another is asked for, averaged
+    weights are put in, where `tune` asks for them, and new statistics of BatchNorm, found at `in_use`, where it asks
+    for them or has trained at another resolution.
+    `on_images(n)` is told of every n images done. Raises Diverged when the loss is no longer a number.
+    """
+    if tune.temperature and teacher is None:
+        raise InputError("temperature: learning from the dense network needs its logits")
+    device = split.images.device
+    # The average lies as the weights do now: a resumed run must begin as this one, or it rounds otherwise.
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if keeper:
+        keeper.to(device)
+    step = Step(model, tune, device, keeper)
+    done = 0
+    if resume is not None:
+        done = resume["epoch"]
+        step.load_state(resume)
+    lengths = [steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch) for part in tune.parts]
+    all_steps = sum(length * part.epochs for length, part in zip(lengths, tune.parts, strict=True))
+    course = _Course(step, split, mirrors, teacher, on_images, all_steps)
+    epoch, first_step = 0, 0
+    for part, steps in zip(tune.parts, lengths, strict=True):
+        if done < epoch + part.epochs:
+            step.execute(part)
+        for number in range(part.epochs):
+            if epoch >= done:
+                yield course.epoch(part, epoch, number * steps, first_step)
+            epoch += 1
+            first_step += steps
+    if tune.total_epochs:
+        step.finish(split, in_use or tune.parts[-1].resolution)
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What all epochs of a training share."""
+
+    step: Step
+    split: Split
+    mirrors: bool
+    teacher: Teacher | None
+    on_images: Callable[[int], None] | None
+    all_steps: int
+
+    def epoch(self, part: Tune, epoch: int, phase_step: int, first_step: int) -> Epoch:
+        """One epoch (from 0), which begins at step `phase_step` of its phase and `first_step` of all."""
+        device = self.split.images.device
+        began = time.perf_counter()
+        self.step.model.train()
+        # Summed on the device and read once an epoch: reading makes a GPU wait.
+        total_loss = torch.zeros((), device=device)
+        right = torch.zeros((), dtype=torch.long, device=device)
+        seen = 0
+        steps = steps_per_epoch(self.split, batch=part.batch, images=part.images_per_epoch)
+        batches = train_batches(
+            self.split,
+            batch=part.batch,
+            resolution=part.resolution,
+            seed=part.seed,
+            epoch=epoch,
+            images=part.images_per_epoch,
+            flip=part.flip and self.mirrors,
+            shift=part.shift,
+        )
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(mix(part.seed, epoch, 1))  # for dropout
+            for number, batch in enumerate(batches):
+                rate = part.learning_rate * schedule(
+                    phase_step + number, steps * part.epochs, part.warmup, part.schedule
+                )
+                wanted = None
+                if self.teacher and part.temperature:
+                    wanted = self.teacher.of(batch.which, batch.mirrored)
+                loss, outputs = self.step(batch.images, batch.labels, wanted, rate, first_step + number, self.all_steps)
+                total_loss += loss * len(batch.labels)
+                right += (outputs.argmax(1) == batch.labels).sum()
+                seen += len(batch.labels)
+                if self.on_images:
+                    self.on_images(len(batch.labels))
+        mean_loss = total_loss.item() / seen
+        if not math.isfinite(mean_loss):
+            raise Diverged(f"the loss was {mean_loss} in epoch {epoch + 1} (learning rate {part.learning_rate:g})")
+        return Epoch(
+            number=epoch + 1,
+            loss=mean_loss,
+            accuracy=right.item() / seen,
+            images=seen,
+            resolution=part.resolution,
+            seconds=time.perf_counter() - began,
+            state={"epoch": epoch + 1, **self.step.state()},
+        )
+
+
+class Step:
+    """One optimisation step, with mixed precision on a GPU, and the state that outlives an epoch."""
+
+    def __init__(self, model: nn.Module, tune: Tune, device: torch.device, keeper: MaskKeeper | None = None) -> None:
+        self.model, self._tune, self._device, self._keeper = model, tune, device, keeper
+        self.optimizer = make_optimizer(model, tune)
+        self._run: Run = model
+        self._scaler = torch.amp.GradScaler(device.type, enabled=half_type(device) is torch.float16)
+        self._average = Average(model, tune.average) if tune.average else None
+
+    def execute(self, part: Tune) -> None:
+        """From now on run the network as a phase says."""
+        execution = part.execution
+        if execution == "auto":
+            execution = "eager" if self._device.type == "cpu" else "eager-bf16"
+        self._run = runner(self.model, execution, (part.batch, part.resolution))
+        align_state(self.optimizer)
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, wanted: Tensor | None, rate: float, number: int, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """(mean loss, outputs) of a batch, after moving the weights by it.
+
+        `wanted`: the teacher's logits, if it has any say; this is step `number` (from 0) of `count`.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        outputs = self._run(images)
+        loss = self._loss(outputs, labels, wanted)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self._tune.clip:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._tune.clip)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        if self._keeper:
+            self._keeper.after_step(self.optimizer, number, count)
+        if self._average:
+            self._average.follow()
+        return loss.detach(), outputs.detach()
+
+    def _loss(self, outputs: Tensor, labels: Tensor, wanted: Tensor | None) -> Tensor:
+        hard = F.cross_entropy(outputs, labels, label_smoothing=self._tune.label_smoothing)
+        if wanted is None:
+            return hard
+        return distillation_loss(outputs, wanted, self._tune.temperature) + self._tune.hard_labels * hard
+
+    def finish(self, split: Split, in_use: int) -> None:
+        """Make the network what is kept of the training, for images of that many pixels a side."""
+        self.model.to(memory_format=torch.channels_last)  # whatever ran it last: one that is resumed here rounds alike
+        if self._average:
+            self._average.put_in()
+            if self._keeper:  # the average remembers weights that became zero on the way
+                apply_masks(self.model, self._keeper.masks)
+        moved = in_use != self._tune.parts[-1].resolution
+        if count := self._tune.reestimate or moved * _MOVED_IMAGES:
+            reestimate_norms(self.model, split, count=count, resolution=in_use, seed=self._tune.seed)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "masks": self._keeper.state() if self._keeper else {},
+            "average": self._average.state() if self._average else {},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        if self._keeper:
+            self._keeper.load_state(state["masks"])
+        if self._average:
+            self._average.load_state(state["average"])
+
+
+def epoch_images(split: Split, tune: Tune) -> list[int]:
+    """How many images each epoch trains on, for progress bars."""
+    return [
+        images_per_epoch(split, batch=part.batch, images=part.images_per_epoch)
+        for part in tune.parts
+        for _ in range(part.epochs)
+    ]
+
+
+def schedule(step: int, steps: int, warmup: float, shape: str = "cosine") -> float:
+    """The learning rate at a step as a share of its peak: a linear rise, then one of SCHEDULES, down to 0."""
+    rising = round(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if shape == "constant":
+        return 1.0
+    share = (step - rising) / max(1, steps - rising)
+    return 1 - share if shape == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+
+
+def make_optimizer(model: nn.Module, tune: Tune) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW; weight decay on the weights of convolutions and linear layers only."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    free = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": tune.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if tune.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=tune.learning_rate, fused=True)
+    nesterov = tune.momentum > 0
+    return torch.optim.SGD(groups, lr=tune.learning_rate, momentum=tune.momentum, nesterov=nesterov, fused=True)

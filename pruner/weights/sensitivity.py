@@ -1,0 +1,186 @@
+"""Accuracy against sparsity, one layer at a time: how much of each can go before the network suffers.
+
+While a layer is scanned nothing before its block changes, so the images' activations there are computed once: a scan
+walks through the network block by block and only ever runs what follows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pruner.channels.importance import Scores
+from pruner.channels.plan import apply_plan, make_plan
+from pruner.data.batches import eval_batches
+from pruner.data.datasets import Split
+from pruner.errors import InputError
+from pruner.network.count import BLOCKS_BY_STAGE
+from pruner.network.mobilenet import GROUPS
+from pruner.recipe import Prune
+from pruner.weights.masks import threshold_mask, weights
+
+Point = tuple[str, float]
+"""(what is pruned, by which fraction)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """One point of a curve."""
+
+    name: str
+    """A weight's name, or a stage."""
+    sparsity: float
+    """For a stage: the cut, a fraction of its hidden channels."""
+    accuracy: float
+
+
+def scan_weights(
+    model: nn.Module,
+    split: Split,
+    scores: Mapping[str, Tensor],
+    sparsities: Sequence[float],
+    *,
+    resolution: int,
+    skip: Set[Point] = frozenset(),
+    on_images: Callable[[int], None] | None = None,
+) -> Iterator[Sensitivity]:
+    """Zero part of one weight tensor, classify the images, put it back; for each tensor, and each sparsity.
+
+    `scores`: importances by weight name. `skip`: points that are known. `on_images(n)` is told of every n images
+    classified. The network is left as it was.
+    """
+    walk = _Walk(model, split, resolution)
+    for name, weight in weights(walk.model).items():
+        todo = [s for s in sparsities if (name, s) not in skip]
+        if not todo:
+            continue
+        walk.go_to(_block(name))
+        kept = weight.detach().clone()
+        for sparsity in todo:
+            with torch.no_grad():
+                weight.mul_(threshold_mask(scores[name].to(weight.device), sparsity))
+            accuracy = walk.accuracy(walk.model, on_images)
+            with torch.no_grad():
+                weight.copy_(kept)
+            yield Sensitivity(name, sparsity, accuracy)
+
+
+def scan_channels(
+    model: nn.Module,
+    split: Split,
+    scores: Scores,
+    cuts: Sequence[float],
+    *,
+    resolution: int,
+    skip: Set[Point] = frozenset(),
+    on_images: Callable[[int], None] | None = None,
+) -> Iterator[Sensitivity]:
+    """Cut the hidden channels of one stage (the head: its channels) and classify the images; each stage, each cut."""
+    walk = _Walk(model, split, resolution)
+    for stage in dict.fromkeys(group.stage for group in GROUPS):
+        for cut in cuts:
+            if (stage, cut) in skip:
+                continue
+            walk.go_to(_first_block(stage))
+            pruned = apply_plan(model, make_plan(model, Prune(cut={stage: cut}), scores))
+            yield Sensitivity(stage, cut, walk.accuracy(pruned, on_images))
+
+
+class _Walk:
+    """The images' activations at a block's door; it only goes forward."""
+
+    def __init__(self, model: nn.Module, split: Split, resolution: int) -> None:
+        self.model = copy.deepcopy(model).to(split.images.device).eval().to(memory_format=torch.channels_last)
+        self._batches = [
+            (images.contiguous(memory_format=torch.channels_last), labels)
+            for images, labels in eval_batches(split, batch=50, resolution=resolution)
+        ]
+        self._count = len(split)
+        self._block = 0
+
+    @torch.inference_mode()
+    def go_to(self, block: int) -> None:
+        """Let the activations pass all blocks before that one."""
+        for number in range(self._block, block):
+            layer = self.model.get_submodule(f"features.{number}")
+            self._batches = [(layer(activations), labels) for activations, labels in self._batches]
+        self._block = max(self._block, block)
+
+    @torch.inference_mode()
+    def accuracy(self, model: nn.Module, on_images: Callable[[int], None] | None) -> float:
+        """The share of the images that a network classifies right which is equal to ours up to here."""
+        model = model.to(self._batches[0][1].device).eval().to(memory_format=torch.channels_last)
+        features = model.get_submodule("features")
+        assert isinstance(features, nn.Sequential)
+        rest, classifier = features[self._block :], model.get_submodule("classifier")
+        right = 0
+        for activations, labels in self._batches:
+            outputs = classifier(F.adaptive_avg_pool2d(rest(activations), 1).flatten(1))
+            right += int((outputs.argmax(1) == labels).sum())
+            if on_images:
+                on_images(len(labels))
+        return right / self._count
+
+
+def _block(name: str) -> int:
+    """Which module of `features` a weight is in; the classifier comes after the last."""
+    top, number = name.split(".")[:2]
+    return int(number) if top == "features" else 19
+
+
+def _first_block(stage: str) -> int:
+    """The first module that cutting a stage's hidden channels changes; the stem is in one group with stage 1."""
+    if stage == "head":
+        return 18
+    number = int(stage.removeprefix("stage"))
+    return 0 if number == 1 else 1 + sum(BLOCKS_BY_STAGE[: number - 1])
+
+
+def spread(
+    curves: Mapping[str, Mapping[float, float]], sizes: Mapping[str, int], dense: float, nonzero: float
+) -> dict[str, float]:
+    """A sparsity for every layer such that the share `nonzero` of all weights stays, where it costs least.
+
+    `curves`: layer -> sparsity -> accuracy; `sizes`: layer -> its weights; `dense`: the accuracy at sparsity 0. What is
+    spread is accuracy lost per weight removed, the same in every layer at its end (an exchange rate), on the convex
+    hull of what was measured; between points of a hull it is linear.
+
+    Raises InputError if the scan has not gone far enough for so few weights.
+    """
+    segments = []
+    for name, curve in curves.items():
+        for low, high, slope in _hull(curve, dense):
+            segments.append((slope / sizes[name], name, low, high))
+    to_go = (1 - nonzero) * sum(sizes.values())
+    found = dict.fromkeys(curves, 0.0)
+    for _, name, low, high in sorted(segments):
+        step = min((high - low) * sizes[name], to_go)
+        found[name] = low + step / sizes[name]
+        to_go -= step
+        if to_go <= 0:
+            return found
+    most = 1 - sum(found[name] * size for name, size in sizes.items()) / sum(sizes.values())
+    raise InputError(f"nonzero: the scan reaches down to {most:.1%} of the weights; scan higher sparsities")
+
+
+def _hull(curve: Mapping[float, float], dense: float) -> list[tuple[float, float, float]]:
+    """(from, to, accuracy lost per unit of sparsity) of the lower convex hull of what is lost."""
+    points = sorted(
+        {0.0: 0.0, **{sparsity: max(0.0, dense - accuracy) for sparsity, accuracy in curve.items()}}.items()
+    )
+    hull: list[tuple[float, float]] = []
+    for point in points:
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) >= _slope(hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    return [(a[0], b[0], _slope(a, b)) for a, b in pairwise(hull)]
+
+
+def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return (other[1] - one[1]) / (other[0] - one[0])

@@ -1,0 +1,1 @@
+"""The command line: words to calls, a module a group of commands."""

@@ -1,0 +1,154 @@
+"""What the commands share: their options, opening the study they name, printing a grade."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from search.options import Options, Web
+
+if TYPE_CHECKING:
+    from search.storage.artifacts import Shared
+    from search.storage.folder import StudyFolder
+    from search.study.spec import StudySpec
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+class Number(click.FloatRange):
+    """A finite number in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+study_argument = click.argument("study", type=click.Path(path_type=Path))
+runs_option = click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, envvar="PRUNE_SEARCH_RUNS",
+    help="Folder that holds a folder for every study.",
+)  # fmt: skip
+storage_option = click.option(
+    "--storage", metavar="URL", envvar="PRUNE_SEARCH_STORAGE",
+    help="The study's database, e.g. postgresql://user@host/name (default: PRUNE_SEARCH_STORAGE, then SQLite in the "
+    "study's folder). A password is better off in the variable, or in PGPASSWORD, than here.",
+)  # fmt: skip
+artifacts_option = click.option(
+    "--artifacts", metavar="WHERE", envvar="PRUNE_SEARCH_ARTIFACTS",
+    help="Where machines share the trials' files: a folder all can reach, or s3://bucket/prefix.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for scripts instead of text.")
+data_root_option = click.option(
+    "--data-root", type=click.Path(path_type=Path),
+    help="Folder with cifar-10-batches-py (default: CIFAR10_ROOT, then a cache folder; downloaded where absent).",
+)  # fmt: skip
+data_option = click.option(
+    "--data", "name", type=click.Choice(["cifar10", "digits"]), default="cifar10", show_default=True,
+    help="Whose test images.",
+)  # fmt: skip
+resolution_option = click.option(
+    "--resolution", type=click.IntRange(8, 2048), default=224, show_default=True, help="Pixels a side."
+)
+trial_option = click.option("--trial", type=click.IntRange(min=0), help="Which trial (default: the best by score).")
+base_option = click.option("--base", type=click.Path(path_type=Path), help="A finished dense network (.pth) to prune.")
+
+
+grace_option = click.option(
+    "--grace", type=Number(min=1), default=60.0, show_default=True,
+    help="Seconds of silence after which a worker on another machine counts as dead.",
+)  # fmt: skip
+
+
+def machine_options(function: F) -> F:
+    """--threads and --device."""
+    threads = click.option(
+        "--threads", type=click.IntRange(0, 1024), default=0, help="Threads for torch, of each worker; 0: all cores."
+    )
+    device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
+    return threads(device(function))
+
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _packed(kind: type[Options] | type[Web], argument: str, *decorators: Decorator) -> Decorator:
+    """Options of a command that come as one value of that kind; what is not among them stays at its default."""
+    names = [field.name for field in dataclasses.fields(kind)]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(**values: Any) -> None:
+            value = kind(**{name: values.pop(name) for name in names if name in values})
+            function(**{argument: value}, **values)
+
+        decorated: Callable[..., None] = command
+        for decorator in reversed(decorators):
+            decorated = decorator(decorated)
+        return decorated
+
+    return decorate
+
+
+_where = (data_root_option, runs_option, storage_option, artifacts_option, machine_options)
+options = _packed(Options, "options", base_option, *_where, grace_option)
+"""Of a command that works on trials."""
+result_options = _packed(Options, "options", *_where)
+"""Of a command that takes a finished trial."""
+web_options = _packed(
+    Web,
+    "web",
+    click.option(
+        "--host", default="127.0.0.1", show_default=True,
+        help="Address to listen on; another than this machine's own needs a password.",
+    ),
+    click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free."),
+    click.option(
+        "--password-file", type=click.Path(path_type=Path),
+        help="File with the password that browsers must give (with any user name); or set PRUNE_SEARCH_PASSWORD.",
+    ),
+    click.option("--read-only", is_flag=True, help="Refuse every request that would change something."),
+)  # fmt: skip
+"""Of a command that shows the dashboard."""
+
+
+def open_shared(spec: StudySpec, folder: StudyFolder, storage: str | None, artifacts: str | None) -> Shared:
+    """A study that has begun, to read from, with its files. Raises InputError."""
+    from search.storage.artifacts import Shared, artifact_store
+    from search.storage.studies import load_study
+
+    return Shared(load_study(spec, folder, storage), *artifact_store(artifacts))
+
+
+def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
+    """The study and its folder; of a file with several parts, the one that was begun last."""
+    from search.pipeline.parts import read_parts
+    from search.pipeline.relay import latest
+
+    return latest(read_parts(study), runs)
+
+
+def print_grade(graded: dict[str, Any]) -> None:
+    """A finished network's grade in a line."""
+    from search.study.score import masked
+
+    click.echo(
+        f"Test images: {graded['accuracy']:.2%} right ({graded['accuracy_drop_last']:.2%} as the grader's loader sees "
+        f"them), {graded['mflops']:.3f} MFLOPs, score {graded['score']:.2f}; {graded['params']:,} parameters, "
+        f"{graded['size_bytes']:,} bytes"
+    )
+    left, params = graded["nonzero_params"], graded["params"]
+    if masked(left, params):
+        click.echo(
+            f"Masks: {left:,} parameters are not zero ({left / params:.1%}), {4 * left:,} bytes at 32 bits; the file "
+            f"compressed: {graded['compressed_bytes']:,} bytes; the operations stay as they are"
+        )
+    if not graded["originates_from_mobilenetv2"]:
+        click.echo("Warning: its structure is no longer MobileNetV2's; the course would refuse it.")

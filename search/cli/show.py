@@ -1,0 +1,219 @@
+"""The commands that show a study: `status`, `plot`, `dashboard`, `check`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from search.cli.options import (
+    artifacts_option,
+    json_option,
+    open_files,
+    open_shared,
+    options,
+    runs_option,
+    storage_option,
+    study_argument,
+    web_options,
+)
+from search.options import Options, Web
+
+if TYPE_CHECKING:
+    from search.integrity.check import Problem
+    from search.results.records import Record
+
+
+@click.command()
+@study_argument
+@runs_option
+@storage_option
+@json_option
+def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
+    """Show how far STUDY has come: its trials by state, the best, a line for each trial. Of a file with several parts:
+    how far each has come, and the trials of the one that was begun last."""
+    from search.pipeline.parts import read_parts
+    from search.pipeline.relay import begun
+    from search.results.records import best, describe, headline, records, summary
+    from search.storage.studies import load_study
+
+    parts = read_parts(study)
+    spec, folder = open_files(study, runs)
+    found = records(load_study(spec, folder, storage).study)
+    before = begun(parts, runs)[:-1] if len(parts) > 1 else []
+    done = {earlier.name: records(load_study(earlier, place, storage).study) for _, earlier, place in before}
+    left = [part.name for part in parts if part.name not in (*done, spec.name)]
+    if as_json:
+        of_parts = {"parts_done": {name: summary(earlier) for name, earlier in done.items()}, "parts_left": left}
+        click.echo(
+            json.dumps({
+                "study": spec.name, **summary(found), **(of_parts if len(parts) > 1 else {}),
+                "records": [asdict(r) for r in found],
+            })
+        )  # fmt: skip
+        return
+    for r in found:
+        click.echo(describe(r, is_best=r == best(found)))
+    for name, earlier in done.items():
+        click.echo(f"{name}: {headline(earlier)}")
+    click.echo((f"{spec.name}: " if len(parts) > 1 else "") + headline(found))
+    if left:
+        click.echo(f"To come: {', '.join(left)}.")
+
+
+@click.command()
+@click.argument("studies", nargs=-1, required=True, metavar="STUDY...", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The HTML file to write (default: in the study's folder).")
+@click.option(
+    "--table",
+    type=click.Path(path_type=Path),
+    help="Also write this CSV file: the trials; of several studies, the best score against the work it took.",
+)
+@click.option(
+    "--images", type=click.Choice(["png", "svg"]), multiple=True,
+    help="Also write every figure as an image, into figures/ beside the report; needs a Chrome or Chromium.",
+)  # fmt: skip
+@runs_option
+@storage_option
+def plot(
+    studies: tuple[Path, ...],
+    out: Path | None,
+    table: Path | None,
+    images: tuple[str, ...],
+    runs: Path,
+    storage: str | None,
+) -> None:
+    """Draw STUDY's report, one HTML file with all figures.
+
+    Of several studies: a comparison, with the work on all parts of each. Work is processor time, so it is fair where
+    a machine was shared. Every study is held against the last one named.
+    """
+    from pruner.system.files import write_out
+    from search.pipeline.parts import read_parts
+    from search.pipeline.relay import begun
+    from search.report.figures import studies_figure
+    from search.report.images import write_images
+    from search.report.page import comparison_report, write_report
+    from search.results.incumbent import standings
+    from search.results.records import records
+    from search.results.table import race_table, trials_table
+    from search.storage.studies import load_study
+    from search.terminal.progress import Terminal
+
+    if len(studies) == 1:
+        spec, folder = open_files(studies[0], runs)
+        out = out or folder.report
+        loaded = load_study(spec, folder, storage).study
+        figures = write_report(loaded, spec, out)
+        rows = trials_table(records(loaded))
+    else:
+        found: dict[str, list[Record]] = {}
+        for study in studies:
+            parts = read_parts(study)
+            places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [open_files(study, runs)]
+            found[parts[0].whole] = [r for place in places for r in records(load_study(*place, storage).study)]
+        out = out or runs / "comparison.html"
+        figures = {"studies": studies_figure(found)}
+        write_out(out, comparison_report(found).encode())
+        rows = race_table(found)
+        for sentence in standings(found):
+            click.echo(sentence)
+    if table:
+        write_out(table, rows.encode())
+        click.echo(f"Table:   {table}")
+    click.echo(f"Report:  {out}")
+    for format in images:
+        with Terminal() as terminal:
+            paths = write_images(figures, out.parent / "figures", format, terminal)
+        for path in paths:
+            click.echo(f"Figure:  {path}")
+
+
+@click.command()
+@study_argument
+@web_options
+@runs_option
+@storage_option
+@artifacts_option
+def dashboard(study: Path, web: Web, runs: Path, storage: str | None, artifacts: str | None) -> None:
+    """Show STUDY in the browser while it runs: figures, notes, every trial's network to download. Ctrl-C ends it.
+
+    It listens on this machine only. For others give --host and a password; the connection is not encrypted, so across
+    a network you do not trust put it behind a proxy that does that, or use an SSH tunnel. Behind a proxy it needs a
+    password, too, and the proxy must pass on the browser's Host (nginx: proxy_set_header Host $host; where the port is
+    not the usual one: $http_host), or changes are refused as another site's.
+    """
+    from search import signals
+    from search.dashboard.server import dashboard as shown
+
+    spec, folder = open_files(study, runs)
+    with shown(open_shared(spec, folder, storage, artifacts), spec, folder, study, web) as address:
+        click.echo(f"Dashboard: {address}")
+        click.echo("Ctrl-C ends it.", err=True)
+        with contextlib.suppress(KeyboardInterrupt):  # its usual end
+            while True:
+                signals.check()
+                time.sleep(0.2)
+
+
+@click.command()
+@study_argument
+@options
+@click.option("--fix", "fixing", is_flag=True, help="Do what the list says would be done.")
+@json_option
+def check(study: Path, options: Options, fixing: bool, as_json: bool) -> None:
+    """Verify STUDY: every finished trial has its files, every file its trial, and both say the same.
+
+    Lists what does not agree and what --fix would do about it; a trial whose files are lost is made again from its
+    last checkpoint. Exits with 1 if something is left to fix. Where the database is damaged (status 5), --fix builds a
+    new one from the trials' files and keeps the old one beside it.
+    """
+    from search.exit_status import ExitStatus
+    from search.integrity.check import find_problems
+    from search.integrity.rebuild import rebuild
+    from search.storage.studies import Damaged
+    from search.terminal.progress import Terminal
+
+    spec, folder = open_files(study, options.runs)
+    if fixing:
+        folder.create()
+    with Terminal() as terminal:
+
+        def look() -> list[Problem]:
+            return find_problems(open_shared(spec, folder, options.storage, options.artifacts), folder, terminal)
+
+        try:
+            problems = look()
+        except Damaged:
+            if not fixing:
+                raise
+            click.echo(rebuild(spec, folder, options.storage), err=as_json)
+            problems = look()
+        left = [problem.what for problem in problems]
+        if problems and fixing:
+            from search.integrity.fix import fix
+            from search.workers.setup import set_up
+
+            left = fix(problems, set_up(spec, folder, options, terminal))
+    if as_json:
+        click.echo(json.dumps({"problems": [problem.as_json() for problem in problems], "left": left}))
+    else:
+        for problem in problems:
+            where = "" if problem.trial is None else f"trial {problem.trial}: "
+            click.echo(f"{where}{problem.what}  ->  {problem.remedy or 'cannot be fixed here'}")
+        if problems and not fixing:
+            click.echo(f"{len(problems)} to fix; give the command again with --fix.")
+        elif problems:
+            click.echo(f"{len(problems) - len(left)} of {len(problems)} fixed.")
+            for line in left:
+                click.echo(f"Left: {line}")
+        else:
+            click.echo("The study is in order.")
+    if left:
+        sys.exit(ExitStatus.LEFT_TO_FIX)

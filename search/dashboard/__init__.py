@@ -1,0 +1,1 @@
+"""The study in the browser: optuna-dashboard with notes, figures and files."""

@@ -1,0 +1,110 @@
+"""Notes, figures and artifacts in the study's database, where the dashboard finds them, brought up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mimetypes
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna_dashboard import save_plotly_graph_object
+from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_prefix, note_ver_key, split_body
+from sqlalchemy.exc import SQLAlchemyError
+
+from pruner.errors import InputError
+from search.dashboard.artifacts import FILES, artifact_id
+from search.dashboard.notes import study_note, trial_note, with_tail
+from search.report.page import network_figures, trade_off_figure
+from search.results.records import Record, best, record
+from search.storage.studies import dense_of
+from search.study.spec import StudySpec
+
+_EVERY_S = 2.0
+
+
+class Annotator(threading.Thread):
+    """Follows a study; writes only when a trial has ended."""
+
+    def __init__(self, study: Study, spec: StudySpec, study_file: str) -> None:
+        """`study`: on a storage that several threads may use."""
+        super().__init__(name="annotator", daemon=True)
+        self._study, self._spec, self._study_file = study, spec, study_file
+        self._noted: dict[int, tuple[Record, bool]] = {}
+        self._begun = False
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        last = False
+        while True:
+            # Away, and it comes back; or damaged, which whoever works on the study says.
+            with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError, InputError):
+                self.refresh()
+            if last:
+                return
+            last = self._ended.wait(_EVERY_S)  # and once more, for what ended meanwhile
+
+    def end(self) -> None:
+        """Stop, after what is being written if that is soon done; what is lacking comes with the next dashboard."""
+        self._ended.set()
+        self.join(timeout=0.5)
+
+    def refresh(self) -> None:
+        """Bring everything up to date, the best and the newest trials first."""
+        study, dense = self._study, dense_of(self._study)
+        trials = {trial.number: trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
+        found = [record(trial) for trial in trials.values()]
+        top = best(found)
+        changed = [r for r in found if self._noted.get(r.number) != (r, r == top)]
+        if self._begun and not changed:
+            return
+        page = _Page(study)
+        page.write_note(None, study_note(self._spec, found, dense, self._study_file))
+        figures = {"pareto": trade_off_figure(self._spec, found, dense)} | network_figures(top, dense)
+        for name, figure in figures.items():
+            figure.update_layout(height=None)  # as high as the dashboard's boxes
+            save_plotly_graph_object(study, figure, graph_object_id=name)
+        self._begun = True
+        for r in sorted(changed, key=lambda r: (r != top, -r.number)):
+            trial_id = trials[r.number]._trial_id
+            if r.state == "done":
+                page.name_artifacts(trial_id, r.number)
+            page.write_note(trial_id, trial_note(r, dense, is_best=r == top))
+            self._noted[r.number] = (r, r == top)
+
+
+class _Page:
+    """A study's attributes as the dashboard reads them: all are read once, and only what differs is written.
+
+    Finished trials take no more attributes of their own, so what belongs to a trial is the study's, too.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._storage, self._study_id = study._storage, study._study_id
+        self._present = self._storage.get_study_system_attrs(self._study_id)
+
+    def write_note(self, trial_id: int | None, note: str) -> None:
+        """The study's note, or a trial's."""
+        before = get_note_from_system_attrs(self._present, trial_id)
+        text = with_tail(note, before["body"])
+        if text == before["body"]:
+            return
+        parts = split_body(text, trial_id)
+        more = (key for key in self._present if key.startswith(note_str_key_prefix(trial_id)) and key not in parts)
+        self._write({**parts, **dict.fromkeys(more, ""), note_ver_key(trial_id): before["version"] + 1})
+
+    def name_artifacts(self, trial_id: int, number: int) -> None:
+        """Say which files a trial has."""
+        for file in FILES:
+            name = artifact_id(self._study_id, number, file)
+            kind = mimetypes.guess_type(file)[0] or "application/octet-stream"
+            about = {"artifact_id": name, "filename": file, "mimetype": kind, "encoding": None}
+            self._write({f"dashboard:artifacts:{trial_id}:{name}": json.dumps(about)})
+
+    def _write(self, attrs: Mapping[str, Any]) -> None:
+        for key, value in attrs.items():
+            if self._present.get(key) != value:
+                self._storage.set_study_system_attr(self._study_id, key, value)

@@ -1,0 +1,127 @@
+"""The model card: what a network is, what it can do, where it comes from; as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from pruner.exports.formats import Exported
+from pruner.measurement.latency import Latency
+from pruner.system.machine import cores, processor
+from search.export.grade import Grade
+from search.report.style import short
+from search.results.records import Dense, Record
+from search.study.spec import StudySpec
+
+_PACKAGES = ("prune-search", "torch", "torchvision", "torch-pruning", "optuna")
+
+
+def make_card(
+    *,
+    spec: StudySpec,
+    record: Record,
+    recipe: Mapping[str, Any],
+    dense: Dense | None,
+    weights: str,
+    test: Grade | None,
+    latencies: Sequence[Latency],
+    files: Sequence[Exported],
+    command: str,
+) -> dict[str, Any]:
+    """The card as a JSON-ready value.
+
+    `recipe`: as the trial kept it. `weights`: stands for the network's weights. `test`: its grade, if
+    there is one.
+    """
+    return {
+        "network": "MobileNetV2, pruned",
+        "study": spec.name,
+        "trial": record.number,
+        "data": spec.data.model_dump(mode="json", exclude={"root"}),
+        "mflops": record.mflops,
+        "mflops_removed": record.mflops_removed,
+        "params": record.params,
+        "params_removed": record.params_removed,
+        "accuracy": {"holdout": record.accuracy, "test": test.accuracy if test else None},
+        "score": {"holdout": record.score, "test": test.score if test else None},
+        "test": asdict(test) if test else None,
+        "latency": [asdict(latency) for latency in latencies],
+        "machine": {"processor": processor(), "cores": cores(), "system": platform.platform()},
+        "files": [{**asdict(file), "file": file.file.name} for file in files],
+        "widths": record.widths,
+        "dense_widths": dense.widths if dense else None,
+        "sampled": record.sampled,
+        "recipe": dict(recipe),
+        "weights": weights,
+        "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "command": command,
+    }
+
+
+def card_markdown(card: Mapping[str, Any]) -> str:
+    """The card for people."""
+    accuracy, test = card["accuracy"], card["test"]
+    rows = [
+        ("operations", f"{card['mflops']:.3f} MFLOPs at 224 px ({card['mflops_removed']:.1%} removed)"),
+        ("parameters", f"{card['params']:,} ({card['params_removed']:.1%} removed)"),
+        ("accuracy on the holdout", f"{accuracy['holdout']:.2%}"),
+    ]
+    if test:
+        rows += [
+            ("accuracy on the test images", f"{test['accuracy']:.2%}"),
+            ("score", f"{test['score']:.2f} (on the test images)"),
+        ]
+    else:
+        rows.append(("accuracy on the test images", "not graded"))
+    for took in card["latency"]:
+        how = f"{took['backend']}, threads: {took['threads']}, batch: {took['batch']}, {took['resolution']} px"
+        rows.append((f"latency ({how})", f"{took['median_ms']:.2f} ms; 90 % within {took['p90_ms']:.2f} ms"))
+    rows.append(("measured on", f"{card['machine']['processor']}, {card['machine']['cores']} cores"))
+    widths = [
+        (group, str(width), str(card["dense_widths"][group]) if card["dense_widths"] else "")
+        for group, width in card["widths"].items()
+    ]
+    files = [
+        (f"`{file['file']}`", f"{file['size_bytes']:,}", f"{file['worst_difference']:.1e}") for file in card["files"]
+    ]
+    sampled = [(name, short(value)) for name, value in card["sampled"].items()]
+    versions = ", ".join(f"{name} {number}" for name, number in card["versions"].items())
+    return "\n".join(
+        [
+            f"# Trial {card['trial']} of study {card['study']}: a pruned MobileNetV2",
+            "",
+            f"Classifies {card['data']['name']} images at {card['data']['resolution']} pixels a side, normalised with "
+            "ImageNet's mean and standard deviation.",
+            "",
+            *_table(("", ""), rows),
+            "## Files",
+            "",
+            "Each was loaded again and compared with the network; the difference is the largest of an output.",
+            "",
+            *_table(("file", "bytes", "largest difference"), files),
+            "## Channels",
+            "",
+            *_table(("group", "kept", "of"), widths),
+            "## Recipe",
+            "",
+            *(
+                _table(("sampled", "value"), sampled)
+                if sampled
+                else ["Nothing was sampled: the study file says it.", ""]
+            ),
+            "All of it is in the JSON beside this file. This gives it again:",
+            "",
+            f"    {card['command']}",
+            "",
+            f"With {versions}.",
+            "",
+        ]
+    )
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines] + [""]

@@ -1,0 +1,155 @@
+"""What leaves a study: the report, and a trial's network in the forms its users need, with its card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from pruner.data.datasets import Dataset
+from pruner.errors import InputError
+from pruner.exports.formats import Exported, export
+from pruner.measurement.latency import Backend
+from pruner.network.loading import load_network
+from pruner.system.files import read_json, write_json, write_whole
+from search.exit_status import ExitStatus, Failed
+from search.export.card import card_markdown, make_card
+from search.export.grade import Grade, grade
+from search.report.page import write_report
+from search.results.ending import ending
+from search.results.records import Record, best, finished, record, records, summary
+from search.storage.artifacts import Shared
+from search.storage.folder import StudyFolder, TrialFolder
+from search.storage.studies import dense_of
+from search.study.spec import StudySpec
+from search.terminal.progress import Progress
+from search.trial.context import measure_latency, weights_key
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A network that was written."""
+
+    trial: int
+    files: list[Exported]
+    card: dict[str, Any]
+    card_file: Path
+    """JSON; the Markdown lies beside it."""
+
+
+def finish(
+    shared: Shared, study_file: Path, spec: StudySpec, folder: StudyFolder, data: Dataset, progress: Progress
+) -> dict[str, Any]:
+    """Write the report, export the best network and grade it, once, on the test images.
+
+    Returns the study's summary; if there is a best trial, with `file` (the network) and `test` (its grade).
+    """
+    study = shared.store.study
+    write_report(study, spec, folder.report)
+    result = summary(records(study))
+    if result["best"] is None:
+        return result
+    done = deliver(shared, study_file, spec, folder, data=data, progress=progress)
+    return {**result, "file": str(done.files[0].file), "test": done.card["test"], "card": str(done.card_file)}
+
+
+def deliver(
+    shared: Shared,
+    study_file: Path,
+    spec: StudySpec,
+    folder: StudyFolder,
+    *,
+    number: int | None = None,
+    formats: Sequence[str] = ("pth",),
+    out: Path | None = None,
+    data: Dataset | None,
+    progress: Progress,
+) -> Delivery:
+    """Write a finished trial's network, the best one's if none is named, and its card into the folder `out`.
+
+    `data`: to grade it on the test images, if that has not been done; None: it is not graded now.
+
+    Raises InputError if there is no such trial, or its files are out of reach.
+    """
+    trial = find_trial(shared.store.study, spec, number)
+    files = trial_files(shared, spec, folder, trial)
+    out = out or folder.export
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: is not a folder that can be written to ({error.strerror})") from error
+    stem, model = out / f"mobilenet-{trial.number}", load_network(files.model)
+    plan = files.plan()
+    assert plan is not None  # a finished trial has one
+    written = []
+    with progress.task(f"exporting trial {trial.number}", len(formats), unit="formats") as bar:
+        for format in formats:
+            bar.say(f"exporting {format}")
+            written.append(export(model, stem, format, plan=plan.as_json(), resolution=spec.data.resolution))
+            bar.advance()
+    card_file, key = stem.with_suffix(".json"), weights_key(model)
+    before = read_json(card_file) or {}
+    before = before if before.get("weights") == key else {}
+    test = _kept_grade(before)
+    if test is None and data is not None:
+        test = grade(files.model, data, spec.score, spec.data.resolution, data.test.images.device, progress)
+    backends: list[Backend] = ["torch", "onnxruntime"] if "onnx" in formats else ["torch"]
+    kept = [Exported(**{**file, "file": out / file["file"]}) for file in before.get("files", ())]
+    card = make_card(
+        spec=spec,
+        record=record(trial),
+        recipe=json.loads((files.path / "recipe.json").read_text()),
+        dense=dense_of(shared.store.study),
+        weights=key,
+        test=test,
+        latencies=[measure_latency(model, spec, backend) for backend in backends],
+        files=written + [file for file in kept if file.format not in formats and file.file.exists()],
+        command=f"prune-search run {study_file} && prune-search export {study_file} --trial {trial.number}",
+    )
+    write_json(card_file, card)
+    write_whole(stem.with_suffix(".md"), card_markdown(card).encode())
+    return Delivery(trial.number, written, card, card_file)
+
+
+def _kept_grade(card: dict[str, Any]) -> Grade | None:
+    try:
+        return Grade(**card["test"])
+    except (KeyError, TypeError):  # not graded, or by a version that measured less
+        return None
+
+
+def find_trial(study: Study, spec: StudySpec, number: int | None) -> FrozenTrial:
+    """A finished trial; the best one if none is named. Raises InputError if there is none."""
+    found = records(study)
+    if number is None:
+        top = best(found)
+        if top is None:
+            raise nothing_to_export(spec, found)
+        number = top.number
+    elif number not in {r.number for r in finished(found)}:
+        raise InputError(f"study {spec.name}: trial {number} is not finished; see prune-search status")
+    return next(trial for trial in study.get_trials(deepcopy=False) if trial.number == number)
+
+
+def nothing_to_export(spec: StudySpec, found: Sequence[Record]) -> InputError:
+    """The error for a study without a best trial; its status is that of the study's end."""
+    without = ending(found)
+    assert without is not None
+    status = without.status or ExitStatus.BAD_INPUT  # a study that is still under way has no end yet
+    return Failed(f"study {spec.name}: nothing to export. {without.text}", status)
+
+
+def trial_files(shared: Shared, spec: StudySpec, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder:
+    """A finished trial's files, fetched if they are elsewhere. Raises InputError if they are out of reach."""
+    files = shared.finished_folder(folder, trial)
+    if files is None:
+        raise InputError(
+            f"study {spec.name}: the files of trial {trial.number} are not here (its worker was "
+            f"{trial.user_attrs.get('worker', 'unknown')}); give that machine's --runs, or the study's --artifacts"
+        )
+    return files

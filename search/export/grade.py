@@ -1,0 +1,64 @@
+"""Grade a finished network as the course does: on the test images, by the file that is handed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pruner.data.datasets import Dataset
+from pruner.errors import InputError
+from pruner.measurement.measure import accuracy, compressed_bytes, count, drop_last, evaluate, nonzero_params
+from pruner.network.loading import load_network
+from pruner.network.mobilenet import classes, origin_difference
+from search.study.score import ScoreRule
+from search.terminal.progress import Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """What the grader would see in a file."""
+
+    mflops: float
+    accuracy: float
+    """On all test images."""
+    accuracy_drop_last: float
+    """On those the course's grader sees: its loader drops the last batch of fewer than 64."""
+    score: float
+    """From `accuracy`."""
+    score_drop_last: float
+    """From `accuracy_drop_last`."""
+    params: int
+    size_bytes: int
+    """Of the file."""
+    nonzero_params: int
+    """Masks make them fewer, but neither the operations nor the file."""
+    compressed_bytes: int
+    """Of the network as one pickled module."""
+    originates_from_mobilenetv2: bool
+
+
+def grade(
+    path: Path, data: Dataset, rule: ScoreRule, resolution: int, device: torch.device, progress: Progress
+) -> Grade:
+    """Load the file safely and classify the test images. Raises InputError if it holds no MobileNetV2."""
+    model = load_network(path).to(device)
+    if classes(model) != data.classes:
+        raise InputError(f"{path}: tells {classes(model)} classes apart, {data.name} has {data.classes}")
+    mflops, params = count(model)
+    with progress.task(f"grading {path.name}", len(data.test)) as bar:
+        right = evaluate(model, data.test, resolution=resolution, on_images=bar.advance)
+    seen = accuracy(drop_last(right))
+    return Grade(
+        mflops=mflops,
+        accuracy=accuracy(right),
+        accuracy_drop_last=seen,
+        score=rule(mflops, accuracy(right)),
+        score_drop_last=rule(mflops, seen),
+        params=params,
+        size_bytes=path.stat().st_size,
+        nonzero_params=nonzero_params(model),
+        compressed_bytes=compressed_bytes(model),
+        originates_from_mobilenetv2=origin_difference(model) is None,
+    )

@@ -1,0 +1,117 @@
+"""Sensitivity scans of a network, kept on disk point by point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.channels.importance import score_channels
+from pruner.data.datasets import Dataset
+from pruner.errors import InputError
+from pruner.measurement.measure import accuracy, evaluate
+from pruner.recipe import STAGES
+from pruner.system.files import read_json, write_json
+from pruner.weights.masks import score_weights, weights
+from pruner.weights.sensitivity import scan_channels, scan_weights, spread
+from search.terminal.progress import Progress
+from search.trial.context import calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanSettings:
+    """What a scan's figures depend on, beside the sparsities."""
+
+    what: str
+    """weights or channels."""
+    importance: str
+    weights: str
+    """Stands for the network's weights."""
+    data: str
+    images: int
+    """The first so many of the holdout."""
+    resolution: int
+
+
+def scan(
+    model: MobileNetV2,
+    settings: ScanSettings,
+    sparsities: Sequence[float],
+    data: Dataset,
+    path: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Find accuracy against sparsity, going on from what the file holds; returns its JSON-ready content.
+
+    `settings`, `dense` (accuracy of the network as it is), and `points` (name, sparsity, accuracy). The file is written
+    after every point.
+
+    Raises InputError if the file belongs to another scan.
+    """
+    kept = read_json(path) or {"settings": asdict(settings), "dense": None, "points": []}
+    if kept["settings"] != asdict(settings):
+        raise InputError(f"{path}: holds a scan with other settings; give another file with --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    split = data.holdout.first(settings.images)
+    if kept["dense"] is None:
+        with progress.task("the network as it is", len(split)) as bar:
+            right = evaluate(model, split, resolution=settings.resolution, batch=50, on_images=bar.advance)
+        kept["dense"] = accuracy(right)
+        write_json(path, kept)
+    known = {(point["name"], point["sparsity"]) for point in kept["points"]}
+    names = list(weights(model)) if settings.what == "weights" else list(STAGES)
+    todo = sum((name, sparsity) not in known for name in names for sparsity in sparsities)
+    if not todo:
+        return kept
+    walk = scan_weights if settings.what == "weights" else scan_channels
+    with progress.task("scanning", todo * len(split)) as bar:
+        scores = _scores(model, settings, data, progress)
+        points = walk(
+            model, split, scores, sparsities, resolution=settings.resolution, skip=known, on_images=bar.advance
+        )
+        for point in points:
+            kept["points"].append(asdict(point))
+            write_json(path, kept)
+            bar.say(f"scanning {point.name}")
+    return kept
+
+
+def _scores(model: MobileNetV2, settings: ScanSettings, data: Dataset, progress: Progress) -> Any:
+    images = calibration(data.train, 128, seed=0)
+    rank = score_weights if settings.what == "weights" else score_channels
+    with progress.task(f"{settings.importance}: ranking {settings.what}", len(images)) as bar:
+        return rank(model, settings.importance, images, resolution=settings.resolution, on_images=bar.advance)
+
+
+def curves(found: dict[str, Any]) -> dict[str, dict[float, float]]:
+    """Name -> sparsity -> accuracy, in the network's order."""
+    by_name: dict[str, dict[float, float]] = {}
+    for point in found["points"]:
+        by_name.setdefault(point["name"], {})[point["sparsity"]] = point["accuracy"]
+    return by_name
+
+
+def spread_over(model: MobileNetV2, found: dict[str, Any], nonzero: float) -> dict[str, float]:
+    """A sparsity for every layer such that so much of all parameters is not zero; see `pruner.weights.sensitivity.spread`.
+
+    Raises InputError if the scan does not go so far.
+    """
+    sizes = {name: weight.numel() for name, weight in weights(model).items()}
+    params = sum(parameter.numel() for parameter in model.parameters())
+    of_weights = (nonzero * params - (params - sum(sizes.values()))) / sum(sizes.values())
+    return spread(curves(found), sizes, found["dense"], max(0.0, of_weights))
+
+
+def table(found: dict[str, Any]) -> str:
+    """The scan as text: a line for each layer, a column for each sparsity."""
+    by_name = curves(found)
+    sparsities = sorted({sparsity for curve in by_name.values() for sparsity in curve})
+    wide = max((len(name) for name in by_name), default=0)
+    lines = [f"{'':{wide}}" + "".join(f"{sparsity:9.3g}" for sparsity in sparsities)]
+    for name, curve in by_name.items():
+        cells = (f"{curve[s]:9.2%}" if s in curve else " " * 9 for s in sparsities)
+        lines.append(f"{name:{wide}}" + "".join(cells))
+    return "\n".join([*lines, f"The network as it is: {found['dense']:.2%} of {found['settings']['images']} images."])

@@ -1,0 +1,1 @@
+"""Whether a study's files and database agree, and bringing them together."""

@@ -1,0 +1,183 @@
+"""Records -> plotly figures. Every figure is a pure function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import plotly.graph_objects as go
+
+from search.report.choices import choices_figure, variants_figure
+from search.report.layers import layers_figure, map_sizes_figure, models_figure, widths_figure
+from search.report.pareto import pareto_figure
+from search.report.studies import studies_figure
+from search.report.style import BLUE, GREEN, LIGHT, OPERATIONS, ORANGE, hover, percent, styled
+from search.results.records import Dense, Record, best, finished, pareto
+from search.study.score import BYTES_PER_PARAM
+
+__all__ = [
+    "before_after_figure",
+    "choices_figure",
+    "curves_figure",
+    "history_figure",
+    "importances_figure",
+    "layers_figure",
+    "map_sizes_figure",
+    "models_figure",
+    "pareto_figure",
+    "sizes_figure",
+    "studies_figure",
+    "variants_figure",
+    "widths_figure",
+]
+
+
+_SIZE = "parameters that are not zero (MB)"
+
+
+def history_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figure:
+    """The score of every finished trial, and the best so far; in a `sparse` study the size instead."""
+    done, sign = finished(found), -1e-6 if sparse else 1.0
+    figure = go.Figure(
+        go.Scatter(
+            x=[r.number for r in done],
+            y=[sign * (r.merit or 0.0) for r in done],
+            mode="markers",
+            marker={"color": BLUE, "size": 9},
+            name="size" if sparse else "score",
+            customdata=[hover(r) for r in done],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    )
+    line = {"color": ORANGE, "shape": "hv"}
+    figure.add_trace(
+        go.Scatter(
+            x=[r.number for r in done],
+            y=[sign * merit if math.isfinite(merit) else None for merit in _best_so_far(done)],
+            mode="lines",
+            line=line,
+            name="best so far",
+        )
+    )
+    last = max((r.number for r in done), default=0)
+    figure.update_xaxes(range=[-0.03 * last - 0.3, 1.03 * last + 0.3], dtick=1 if last <= 20 else None)
+    if sparse:
+        return styled(figure, "Sizes by trial", "trial", _SIZE)
+    return styled(figure, "Scores by trial", "trial", "score (points)")
+
+
+def _best_so_far(done: Sequence[Record]) -> list[float]:
+    """Merits; minus infinity before the first trial that keeps to the limits."""
+    merits = (r.merit if r.feasible and r.merit is not None else float("-inf") for r in done)
+    return list(accumulate(merits, max))
+
+
+def sizes_figure(found: Sequence[Record], dense: Dense | None) -> go.Figure:
+    """Size of what is not zero against holdout accuracy, for studies of masks: their Pareto front, the best, the dense
+    network."""
+    done, top, figure = finished(found), best(found), go.Figure()
+    front = pareto(found, "nonzero_bytes")
+    line = {"color": GREEN, "width": 2, "shape": "hv"}
+    for name, shown, style in (
+        ("trials", done, {"mode": "markers", "marker": {"color": BLUE, "size": 9}}),
+        ("Pareto front", front, {"mode": "lines", "line": line}),
+        ("best", [top] if top else [], {"mode": "markers", "marker": {"color": ORANGE, "size": 16, "symbol": "star"}}),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=[_megabytes(r) for r in shown],
+                y=[percent(r.accuracy) for r in shown],
+                name=name,
+                customdata=[hover(r) for r in shown],
+                hovertemplate="%{customdata}<extra></extra>",
+                **style,
+            )
+        )
+    if dense:
+        marker = {"color": "white", "size": 12, "symbol": "diamond", "line": {"color": "black", "width": 2}}
+        figure.add_trace(
+            go.Scatter(
+                x=[BYTES_PER_PARAM * dense.params / 1e6], y=[percent(dense.accuracy)], mode="markers", marker=marker,
+                name="dense network",
+            )
+        )  # fmt: skip
+    figure.update_xaxes(rangemode="tozero")
+    return styled(figure, "Accuracy against size", _SIZE, "holdout accuracy (%)")
+
+
+def importances_figure(importances: Mapping[str, float]) -> go.Figure:
+    """How much of the result's variation each sampled parameter explains; the most important on top."""
+    names = sorted(importances, key=lambda name: importances[name])
+    figure = go.Figure(
+        go.Bar(
+            x=[importances[name] for name in names],
+            y=names,
+            orientation="h",
+            marker={"color": BLUE},
+            hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(tickformat=".0%")
+    return styled(figure, "What the result depends on", "share of the variation (%)", "parameter")
+
+
+def curves_figure(found: Sequence[Record]) -> go.Figure:
+    """Accuracy by epoch of every trial that has trained, from before retraining on; the best trial stands out."""
+    top, figure, named = best(found), go.Figure(), False
+    shown = [r for r in found if r.curve and r.same_as is None]
+    for r in sorted(shown, key=lambda r: r == top):  # the best last, so on top
+        first = 0 if r.accuracy_before is not None else 1
+        values = ([r.accuracy_before] if first == 0 else []) + list(r.curve)
+        is_best = r == top
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(first, first + len(values))),
+                y=[percent(value) for value in values],
+                mode="lines+markers",
+                line={"color": ORANGE if is_best else BLUE, "width": 3 if is_best else 1},
+                opacity=1.0 if is_best else 0.5,
+                name=f"best: trial {r.number}" if is_best else "other trials",
+                showlegend=is_best or not named,
+                customdata=[hover(r)] * len(values),
+                hovertemplate="epoch %{x}: %{y:.2f} %<br>%{customdata}<extra></extra>",
+            )
+        )
+        named = named or not is_best
+    if max((len(r.curve) for r in shown), default=0) <= 20:
+        figure.update_xaxes(dtick=1)
+    return styled(
+        figure, "Learning curves", "epoch (0: before retraining)", "accuracy (%), watched holdout images"
+    )  # fmt: skip
+
+
+def _megabytes(r: Record) -> float:
+    return (r.nonzero_bytes or 0) / 1e6
+
+
+def before_after_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figure:
+    """What each finished trial's network could do after the cut, and after retraining; in a `sparse` study by size."""
+    done = [r for r in finished(found) if r.accuracy_before is not None]
+    sizes = [_megabytes(r) if sparse else r.mflops for r in done]
+    figure = go.Figure()
+    x = [value for size in sizes for value in (size, size, None)]
+    y = [value for r in done for value in (percent(r.accuracy_before), percent(r.accuracy), None)]
+    figure.add_trace(
+        go.Scatter(x=x, y=y, mode="lines", line={"color": LIGHT, "width": 2}, showlegend=False, hoverinfo="skip")
+    )
+    for name, values, marker in (
+        ("before retraining", [r.accuracy_before for r in done], {"color": ORANGE, "symbol": "triangle-up-open"}),
+        ("after retraining", [r.accuracy for r in done], {"color": BLUE, "symbol": "circle"}),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=sizes,
+                y=[percent(value) for value in values],
+                mode="markers",
+                marker={**marker, "size": 9},
+                name=name,
+                customdata=[hover(r) for r in done],
+                hovertemplate=f"{name}: %{{y:.2f}} %<br>%{{customdata}}<extra></extra>",
+            )
+        )
+    return styled(figure, "What retraining brings back", _SIZE if sparse else OPERATIONS, "holdout accuracy (%)")

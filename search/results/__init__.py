@@ -1,0 +1,1 @@
+"""Optuna's trials as plain records, and tables made from them."""

@@ -1,0 +1,92 @@
+"""How a study ended, judged by its trials: is there a network to hand over, and if not, why not?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from search.exit_status import ExitStatus, Failed
+
+if TYPE_CHECKING:
+    from search.results.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a study without a best network comes to."""
+
+    status: ExitStatus
+    text: str
+    """One sentence."""
+
+
+_BEGUN = Ending(ExitStatus.DONE, "No trial has finished yet.")
+
+
+def ending(found: Sequence[Record]) -> Ending | None:
+    """Why there is no best trial; None if there is one. Trials that are still under way are not judged."""
+    ended = [r for r in found if r.state not in ("running", "waiting")]
+    if any(r.state == "done" and r.feasible for r in ended):
+        return None
+    if not ended:
+        return _BEGUN
+    failed = [r for r in ended if r.state == "failed"]
+    done = [r for r in ended if r.state == "done"]
+    if judged := done or [r for r in ended if r.state == "skipped"]:
+        why = f" {_failures(failed)}" if failed else ""
+        return Ending(ExitStatus.NONE_FEASIBLE, f"No trial keeps to the constraints; {_nearest(judged)}.{why}")
+    if len(failed) == len(ended):
+        return Ending(ExitStatus.ALL_FAILED, _failures(failed, "All " if len(failed) == len(found) else ""))
+    stopped = f"{len(ended) - len(failed)} stopped early"
+    return Ending(ExitStatus.ALL_FAILED, f"No trial was trained to its end: {stopped}. {_failures(failed)}".strip())
+
+
+def failure(study: str, found: Sequence[Record]) -> Failed | None:
+    """What a command that worked on the study ends with if that has left no network to hand over."""
+    without = ending(found)
+    return Failed(f"study {study}: {without.text}", without.status) if without and without.status else None
+
+
+def _failures(failed: Sequence[Record], all_of: str = "") -> str:
+    """How many failed, and why most of them did; of equally frequent reasons, the last one."""
+    if not failed:
+        return ""
+    reason, count = Counter(r.reason for r in reversed(failed)).most_common(1)[0]
+    if len(failed) == 1:
+        return f"{'The only trial' if all_of else 'One trial'} has failed: {reason}."
+    most = {1: ", the last because", len(failed): ""}.get(count, f", {count} of them because")
+    return f"{all_of}{len(failed)} trials have failed{most}: {reason}."
+
+
+def _nearest(judged: Sequence[Record]) -> str:
+    """Which trial came nearest, which constraint it breaks the most, and by how much.
+
+    Constraints have different units, so they are compared by the excess as a share of the limit.
+    """
+    worst = {r.number: max(_broken(r), default=(0.0, "")) for r in judged}
+    number = min(worst, key=lambda number: (worst[number][0], number))
+    return f"trial {number} came nearest: {worst[number][1]}" if worst[number][1] else "it is not known by how much"
+
+
+def _broken(r: Record) -> list[tuple[float, str]]:
+    """(excess as a share of the limit, in words) for every constraint that a trial breaks."""
+    found = []
+    for name, excess in r.constraints.items():
+        if excess <= 0:
+            continue
+        value, over, form = {
+            "mflops_at_most": (r.mflops, True, "{:.2f} MFLOPs"),
+            "mflops_at_least": (r.mflops, False, "{:.2f} MFLOPs"),
+            "latency_ms_at_most": (r.latency_ms, True, "{:.2f} ms"),
+            "accuracy": (r.expected, False, "an accuracy of {:.4f}"),
+        }.get(name, (None, True, "{:g}"))
+        side = "over" if over else "under"
+        key = "accuracy_at_least" if name == "accuracy" else name
+        if value is None:
+            found.append((excess, f"{excess:g} {side} {key}"))
+            continue
+        limit = value - excess if over else value + excess
+        found.append((excess / max(abs(limit), 1e-9), f"{form.format(value)}, {excess:.4g} {side} {key} = {limit:.6g}"))
+    return found

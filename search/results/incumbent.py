@@ -1,0 +1,68 @@
+"""Studies raced against each other: the best score that each had found after so much work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from search.results.records import Record, finished
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a study stood when one of its trials had ended."""
+
+    core_hours: float
+    """Of work on all trials so far, those that were stopped or failed too."""
+    foreseen: float | None
+    """The best score to expect of what was looked at so far; None in a study without a forecast."""
+    reached: float | None
+    """The best score so far of networks that were measured as they are."""
+
+
+def race(found: Sequence[Record]) -> list[Mark]:
+    """A mark for every trial that took work, in their order. Of a study in parts: the trials of all parts."""
+    seconds, foreseen, reached, marks = 0.0, None, None, []
+    counted = {id(r) for r in finished(found) if r.feasible}
+    for r in found:
+        if r.seconds <= 0:
+            continue
+        seconds += r.core_seconds
+        if id(r) in counted and r.score is not None:
+            if r.predicted is None:
+                reached = r.score if reached is None else max(reached, r.score)
+            else:
+                foreseen = r.score if foreseen is None else max(foreseen, r.score)
+        marks.append(Mark(seconds / 3600, foreseen, reached))
+    return marks
+
+
+def work_to(score: float, marks: Sequence[Mark]) -> float | None:
+    """Core-hours until a network of at least that score was reached; None if none was."""
+    return next((mark.core_hours for mark in marks if mark.reached is not None and mark.reached >= score), None)
+
+
+def standings(studies: Mapping[str, Sequence[Record]]) -> list[str]:
+    """A sentence for every study: what it reached, and its work to reach what the last of them ended with, against that
+    study's."""
+    races = {name: race(found) for name, found in studies.items()}
+    last = list(studies)[-1]
+    goal = races[last][-1].reached if races[last] else None
+    return [_standing(name, marks, last, goal, races[last]) for name, marks in races.items()]
+
+
+def _standing(name: str, marks: Sequence[Mark], last: str, goal: float | None, reference: Sequence[Mark]) -> str:
+    if not marks:
+        return f"{name}: no work yet."
+    end = marks[-1]
+    scores = [
+        f"{kind} {score:.2f}" for kind, score in (("foreseen", end.foreseen), ("reached", end.reached))
+        if score is not None
+    ]  # fmt: skip
+    text = f"{name}: {', '.join(scores) or 'no network'} in {end.core_hours:.2f} core-hours"
+    if name == last or goal is None:
+        return f"{text}."
+    mine, theirs = work_to(goal, marks), work_to(goal, reference)
+    if mine is None or theirs is None:
+        return f"{text}; it did not reach the {goal:.2f} of {last}."
+    return f"{text}; the {goal:.2f} of {last} after {mine:.2f}, {theirs / mine:.1f} times as fast as its {theirs:.2f}."

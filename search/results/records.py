@@ -1,0 +1,240 @@
+"""Trials -> records: plain values that tables, figures and the command line are made from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from search.results.ending import ending
+from search.sampling.stopping import ENDED_EARLY
+from search.study.score import BYTES_PER_PARAM, masked
+
+CURVE, WORK, WIDTHS = "prune_search:curve", "prune_search:work", "prune_search:widths"
+"""Names of a trial's attributes that only this program reads."""
+STATES = ("done", "stopped", "skipped", "failed", "running", "waiting")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One trial, as far as it has come."""
+
+    number: int
+    state: str
+    """One of STATES."""
+    sampled: dict[str, Any]
+    """Parameter name -> value."""
+    mflops: float | None
+    params: int | None
+    accuracy: float | None
+    """On the holdout."""
+    accuracy_before: float | None
+    """After the cut, before retraining, on the first images of the holdout (`watch_images` of the study file)."""
+    curve: tuple[float, ...]
+    """Accuracy on those images after each epoch so far, at the resolution that it trained at."""
+    work: tuple[float, ...]
+    """Core-seconds until it was looked at before training, and after each epoch of `curve`."""
+    predicted: float | None = None
+    """The accuracy it is thought to reach when trained through, in a study with a forecast."""
+    predicted_std: float | None = None
+    """Its uncertainty, as a standard deviation."""
+    score: float | None
+    """By that accuracy, if there is one."""
+    nonzero_bytes: int | None
+    """Of the parameters that are not zero, at 32 bits each."""
+    merit: float | None
+    """What the best trial has most of: the score, but in a study of sizes."""
+    mflops_removed: float | None
+    """Share of the dense network's operations that the cut removed."""
+    params_removed: float | None
+    latency_ms: float | None
+    """For one batch on the machine that ran the trial."""
+    widths: dict[str, int]
+    """Group of channels -> how many stay; empty before the trial is planned."""
+    seconds: float
+    """Of work on it, over all its runs."""
+    core_seconds: float
+    """The same of all cores together (`search.cost.Work`)."""
+    feasible: bool
+    """Does it keep to the study's limits?"""
+    same_as: int | None
+    """The trial whose network this one shares, because the plan and the training are equal."""
+    reason: str
+    """Why it was stopped or skipped, or has failed."""
+    constraints: dict[str, float] = field(default_factory=dict)
+    """Constraint -> by how much it is broken; 0 or less: it is kept. Those that were checked."""
+
+    @property
+    def expected(self) -> float | None:
+        """The accuracy that its score is made of."""
+        return self.accuracy if self.predicted is None else self.predicted
+
+
+def record(trial: FrozenTrial) -> Record:
+    """The record of one of Optuna's trials."""
+    attrs = trial.user_attrs
+    return Record(
+        number=trial.number,
+        state=_state(trial),
+        sampled=dict(trial.params),
+        mflops=attrs.get("mflops"),
+        params=attrs.get("params"),
+        accuracy=attrs.get("accuracy"),
+        accuracy_before=attrs.get("accuracy_before"),
+        curve=tuple(trial.system_attrs.get(CURVE, ())),
+        work=tuple(trial.system_attrs.get(WORK, ())),
+        predicted=attrs.get("predicted"),
+        predicted_std=attrs.get("predicted_std"),
+        score=attrs.get("score"),
+        nonzero_bytes=attrs.get("nonzero_bytes"),
+        merit=attrs.get("merit", attrs.get("score")),
+        mflops_removed=attrs.get("mflops_removed"),
+        params_removed=attrs.get("params_removed"),
+        latency_ms=attrs.get("latency_ms"),
+        widths=trial.system_attrs.get(WIDTHS, {}),
+        seconds=attrs.get("seconds", 0.0),
+        core_seconds=attrs.get("core_seconds", attrs.get("seconds", 0.0) * attrs.get("threads", 1)),
+        feasible=all(value <= 0 for value in trial.constraints.values()),
+        same_as=attrs.get("same_as"),
+        reason=attrs.get("reason", ""),
+        constraints=trial.constraints,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense:
+    """The network that a study prunes."""
+
+    mflops: float
+    params: int
+    accuracy: float
+    """On the holdout, which it may have been trained on."""
+    classes: int
+    widths: dict[str, int]
+    """Group of channels -> how many there are."""
+
+
+def records(study: Study) -> list[Record]:
+    """All trials of a study, by number."""
+    return [record(trial) for trial in study.get_trials(deepcopy=False)]
+
+
+def _state(trial: FrozenTrial) -> str:
+    if trial.state == ENDED_EARLY:
+        return "skipped" if trial.user_attrs.get("skipped") else "stopped"
+    names = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
+    return names.get(trial.state, "waiting")
+
+
+def finished(found: Sequence[Record]) -> list[Record]:
+    """Those that were measured in full."""
+    return [r for r in found if r.state == "done" and r.score is not None]
+
+
+def best(found: Sequence[Record]) -> Record | None:
+    """The finished trial of most merit (score) among those that keep to the limits; of equals, the first."""
+    candidates = [r for r in finished(found) if r.feasible]
+    return max(candidates, key=lambda r: (r.merit, -r.number), default=None)
+
+
+def pareto(found: Sequence[Record], size: str = "mflops") -> list[Record]:
+    """The finished trials that no other beats in both size and expected accuracy, by rising size.
+
+    `size`: the field that tells it, mflops or nonzero_bytes.
+    """
+    front: list[Record] = []
+    ordered = sorted(finished(found), key=lambda r: (getattr(r, size) or 0.0, -(r.expected or 0.0), r.number))
+    for candidate in ordered:
+        if not front or (candidate.expected or 0.0) > (front[-1].expected or 0.0):
+            front.append(candidate)
+    return front
+
+
+def summary(found: Sequence[Record]) -> dict[str, Any]:
+    """The study in one JSON-ready value: `trials` by state, `best`, `seconds`."""
+    top = best(found)
+    keys = ("number", "score", "mflops", "accuracy", "params", "mflops_removed", "params_removed", "latency_ms",
+            "nonzero_bytes")  # fmt: skip
+    return {
+        "trials": {state: sum(r.state == state for r in found) for state in STATES},
+        "best": {key: getattr(top, key) for key in keys} if top else None,
+        "seconds": round(sum(r.seconds for r in found), 3),
+    }
+
+
+def headline(found: Sequence[Record]) -> str:
+    """The study in a sentence."""
+    overview, top = summary(found), best(found)
+    trials = ", ".join(f"{count} {state}" for state, count in overview["trials"].items() if count)
+    text = f"Trials: {trials or 'none'}; {overview['seconds']:,.0f} s of work."
+    if top is None:
+        without = ending(found)
+        return f"{text} {without.text}" if without else text
+    return (
+        f"{text} Best: trial {top.number}, score {top.score:.2f}, {top.mflops:.1f} MFLOPs, "
+        f"{100 * (top.accuracy or 0.0):.2f} % of the holdout{', ' + sparse if (sparse := _sparse(top)) else ''}"
+        f"{', to reach ' + foreseen(top) if top.predicted is not None else ''}."
+    )
+
+
+def foreseen(r: Record) -> str:
+    """The accuracy that a network is thought to reach."""
+    return f"{100 * (r.predicted or 0.0):.1f} ± {100 * (r.predicted_std or 0.0):.1f} %"
+
+
+def _sparse(r: Record) -> str:
+    """How little of a masked network is not zero; empty for one without masks."""
+    if r.nonzero_bytes is None or not r.params or not masked(r.nonzero_bytes // BYTES_PER_PARAM, r.params):
+        return ""
+    return f"{r.nonzero_bytes / 1e6:.2f} MB not zero ({r.nonzero_bytes / BYTES_PER_PARAM / r.params:.1%})"
+
+
+def describe(done: Record, *, is_best: bool = False) -> str:
+    """A finished trial in a line."""
+    parts = [f"trial {done.number:3}  {done.state:7}"]
+    if done.mflops is not None:
+        parts.append(f"{done.mflops:6.1f} MFLOPs ({-(done.mflops_removed or 0):.1%})")
+    if done.accuracy is not None:
+        parts.append(f"{done.accuracy:6.2%} of the holdout")
+    if done.predicted is not None:
+        parts.append(f"to reach {foreseen(done)}")
+    if done.score is not None:
+        parts.append(f"score {done.score:6.2f}")
+    if sparse := _sparse(done):
+        parts.append(sparse)
+    if done.latency_ms is not None:
+        parts.append(f"{done.latency_ms:.1f} ms")
+    parts.append(f"{done.seconds:.0f} s")
+    if done.same_as is not None:
+        parts.append(f"same network as trial {done.same_as}")
+    if done.reason:
+        parts.append(done.reason)
+    if is_best:
+        parts.append("<- best so far")
+    return "  ".join(parts)
+
+
+def importances(study: Study) -> dict[str, float]:
+    """Parameter -> the share of the variation in score (merit) it explains (PED-ANOVA); empty with too few trials."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    names = set.intersection(*(set(trial.params) for trial in done)) if done else set()
+    varied = [name for name in sorted(names) if len({trial.params[name] for trial in done}) > 1]
+    if len(done) < 4 or not varied or len({_merit(trial) for trial in done}) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it ranks by what makes its target low: hence the minus, which it can't see
+        return optuna.importance.get_param_importances(
+            study,
+            evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+            params=varied,
+            target=lambda trial: -_merit(trial),
+        )
+
+
+def _merit(trial: FrozenTrial) -> float:
+    return trial.user_attrs.get("merit", trial.user_attrs["score"])

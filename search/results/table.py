@@ -1,0 +1,40 @@
+"""Studies as tables that a spreadsheet or a script can read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+
+from search.results.incumbent import race
+from search.results.records import Record
+
+_COLUMNS = ("number", "state", "mflops", "params", "accuracy_before", "accuracy", "predicted", "predicted_std", "score",
+            "nonzero_bytes", "latency_ms", "seconds", "core_seconds", "reason")  # fmt: skip
+
+
+def trials_table(found: Sequence[Record]) -> str:
+    """CSV: a row for every trial; the columns are what was measured, then what was sampled."""
+    names = list(dict.fromkeys(name for r in found for name in r.sampled))
+    rows = [
+        [*(getattr(r, column) for column in _COLUMNS), *(r.sampled.get(name) for name in names)] for r in found
+    ]  # fmt: skip
+    return _csv([*_COLUMNS, *names], rows)
+
+
+def race_table(studies: Mapping[str, Sequence[Record]]) -> str:
+    """CSV: for every study, a row for every trial that took work (see `search.results.incumbent`)."""
+    rows = [
+        [name, round(mark.core_hours, 4), mark.foreseen, mark.reached]
+        for name, found in studies.items()
+        for mark in race(found)
+    ]
+    return _csv(["study", "core_hours", "foreseen", "reached"], rows)
+
+
+def _csv(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(titles)
+    writer.writerows(rows)
+    return text.getvalue()

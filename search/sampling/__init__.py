@@ -1,0 +1,1 @@
+"""What the next trial samples, and when a trial is stopped early."""

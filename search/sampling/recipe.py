@@ -1,0 +1,111 @@
+"""What is sampled -> a recipe."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from optuna.trial import Trial
+
+from pruner.errors import InputError
+from pruner.recipe import Mask, Prune, Recipe
+from search.study.space import Range
+from search.study.spec import StudySpec
+
+
+def dimensions(spec: StudySpec) -> dict[str, Any]:
+    """Parameter name -> what the study file says of it (a value, a tuple of choices, a Range), in a fixed order."""
+    variants = {"variant": tuple(spec.variants)} if spec.variants else {}
+    return variants | spec.space.dimensions()
+
+
+def suggest(trial: Trial, spec: StudySpec) -> None:
+    """Have Optuna choose every free parameter."""
+    for name, dimension in dimensions(spec).items():
+        if isinstance(dimension, Range):
+            trial.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+        elif isinstance(dimension, tuple):
+            trial.suggest_categorical(name, dimension)
+
+
+def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
+    """The recipe for one value of every free parameter."""
+    if "variant" in sampled:
+        spec = spec.variant(sampled["variant"])
+    values = {**dimensions(spec), **sampled}
+    cut = {stage: values[f"cut.{stage}"] for stage in spec.space.cut}
+    if spec.space.output_cut is None:
+        output_cut = {stage: value for stage, value in cut.items() if stage != "head"}
+    else:
+        output_cut = {stage: values[f"output_cut.{stage}"] for stage in spec.space.output_cut}
+    prune = Prune(
+        importance=values["importance"],
+        cut=cut,
+        output_cut=output_cut,
+        global_cut=values.get("global_cut"),
+        target_mflops=values.get("target_mflops"),
+        spread=values.get("spread", "exchange"),
+        tolerance={stage: values[f"tolerance.{stage}"] for stage in spec.space.tolerance},
+        repair=values["repair"],
+        normalizer=spec.prune.normalizer,
+        minimum=spec.prune.minimum,
+        multiple=spec.prune.multiple,
+        ignore=spec.prune.ignore,
+    )
+    # One seed for all trials: recipes with equal plans then give equal networks, and need training only once.
+    tune = spec.train.tune(values["learning_rate"], spec.seed, spec.data)
+    mask = _mask(values, spec) if spec.space.masks else None
+    return Recipe(prune=prune, tune=tune, parent=values["parent"], mask=mask, rounds=spec.rounds.recipe())
+
+
+def sampled(asked: Recipe, spec: StudySpec) -> dict[str, Any] | None:
+    """What a trial of the study sampled if this is its recipe; None if none of its trials has that recipe."""
+    prune, mask = asked.prune, asked.mask
+    values: dict[str, Any] = {
+        "parent": asked.parent,
+        "importance": prune.importance,
+        "learning_rate": asked.tune.learning_rate,
+        "global_cut": prune.global_cut,
+        "target_mflops": prune.target_mflops,
+        "spread": prune.spread,
+        "repair": prune.repair,
+    }
+    values |= {f"tolerance.{stage}": value for stage, value in prune.tolerance.items()}
+    values |= {f"cut.{stage}": value for stage, value in prune.cut.items()}
+    values |= {f"output_cut.{stage}": value for stage, value in prune.output_cut.items()}
+    if mask:
+        values |= {"mask_importance": mask.importance, "masking": "gradual" if mask.gradual else "one-shot"}
+        values |= {f"sparsity.{stage}": value for stage, value in mask.sparsity.items()}
+        values["global_sparsity"] = mask.global_sparsity
+    for variant in spec.variants or (None,):
+        values["variant"] = variant
+        free = {name: values.get(name) for name, said in dimensions(spec).items() if isinstance(said, Range | tuple)}
+        try:
+            if recipe(free, spec) == asked:
+                return free
+        except (InputError, KeyError, TypeError):  # another study's
+            continue
+    return None
+
+
+def _mask(values: Mapping[str, Any], spec: StudySpec) -> Mask:
+    return Mask(
+        importance=values["mask_importance"],
+        sparsity={stage: values[f"sparsity.{stage}"] for stage in spec.space.sparsity},
+        global_sparsity=values.get("global_sparsity"),
+        gradual=values["masking"] == "gradual",
+        ramp=spec.mask.ramp,
+        updates=spec.mask.updates,
+        rounds=spec.mask.rounds,
+    )
+
+
+def grid(spec: StudySpec) -> list[dict[str, Any]]:
+    """Every combination of the choices, in the order of the study file."""
+    names, choices = [], []
+    for name, dimension in dimensions(spec).items():
+        if isinstance(dimension, Range | tuple):
+            names.append(name)
+            choices.append(dimension.values if isinstance(dimension, Range) else dimension)
+    return [dict(zip(names, point, strict=True)) for point in itertools.product(*choices)]

@@ -1,0 +1,119 @@
+"""What a trial samples: Optuna's samplers by name, so that a rerun draws the same with any number of workers.
+
+Optuna's samplers learn from whatever is finished when they are asked, which with several workers is a matter of
+chance, and they carry a generator through the process. Here a draw is a function of the seed, the trial's number n
+and the trials before it: of those up to n - lag their results, of the later ones, finished or not, only what they
+sampled. So nobody needs to wait for the `lag - 1` trials before his own, and nothing depends on who was faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from pruner.system.seeds import mix
+from search.sampling.recipe import grid, suggest
+from search.study.score import DIRECTIONS
+from search.study.spec import StudySpec
+
+_NO_RESULTS = ("random", "grid")
+_MEMORY = {"tpe": 1000, "gp": 200}
+"""How many finished trials a sampler learns from, at most: the best tenth and the latest (see `remembered`).
+
+Its cost would otherwise grow with the study, the Gaussian process's with the cube (tests/benchmarks/bench_ask.py).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What a trial samples, as Optuna stores it."""
+
+    params: dict[str, Any]
+    distributions: dict[str, BaseDistribution]
+    system_attrs: dict[str, Any]
+    """The sampler's own notes on the trial."""
+
+
+def budget(spec: StudySpec) -> int | None:
+    """How many trials the study has in all; None: as many as its time allows."""
+    size = len(grid(spec)) if spec.sampler.name == "grid" else None
+    return min((n for n in (spec.trials, size) if n is not None), default=None)
+
+
+def draw(spec: StudySpec, number: int, trials: Sequence[FrozenTrial], fixed: Mapping[str, Any] | None = None) -> Draw:
+    """Choose the parameters of trial `number`. `trials`: the study's, by number; `fixed`: parameters that are given."""
+    if spec.sampler.name == "grid":
+        points = grid(spec)
+        return _ask(spec, RandomSampler(), [], {**points[number % len(points)], **(fixed or {})})
+    seen = remembered(spec, as_seen_by(spec, number, trials))
+    return _ask(spec, _by_name(spec, mix(spec.seed, number) % 2**32), seen, dict(fixed or {}))
+
+
+def results_needed(spec: StudySpec, number: int) -> int:
+    """How many trials, from number 0 on, must be finished before trial `number` can be drawn."""
+    if spec.sampler.name in _NO_RESULTS or spec.sampler.lag == 0:
+        return 0
+    known = max(0, number - spec.sampler.lag + 1)
+    return known if known >= spec.sampler.startup_trials else 0  # until then the draws are random
+
+
+def as_seen_by(spec: StudySpec, number: int, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials before `number`, those within the lag as if they were still running."""
+    lag = spec.sampler.lag
+    seen = []
+    for trial in trials:
+        if trial.number >= number or trial.state == TrialState.WAITING:
+            continue
+        if trial.state.is_finished() and trial.number > number - lag:
+            trial = create_trial(
+                state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions,
+            )  # fmt: skip
+        seen.append(trial)
+    return seen
+
+
+def remembered(spec: StudySpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """At most as many finished trials as the sampler can use in reasonable time; all that run."""
+    most = _MEMORY.get(spec.sampler.name)
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    if most is None or len(finished) <= most:
+        return list(trials)
+    kept = {trial.number for trial in finished[-(most - most // 10) :]}
+    share = most // 10 // len(spec.objectives)
+    for place, name in enumerate(spec.objectives):
+        sign = -1.0 if DIRECTIONS[name] == "maximize" else 1.0
+        older = [t for t in finished if t.number not in kept and t.values is not None]
+        older.sort(key=lambda t: (sign * t.values[place], t.number))
+        kept |= {trial.number for trial in older[:share]}
+    return [trial for trial in trials if trial.number in kept or not trial.state.is_finished()]
+
+
+def _ask(spec: StudySpec, sampler: BaseSampler, trials: Sequence[FrozenTrial], fixed: dict[str, Any]) -> Draw:
+    """Ask one of Optuna's samplers in a study in memory that holds just these trials."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(directions=[DIRECTIONS[name] for name in spec.objectives], sampler=sampler)
+    study.add_trials(trials)
+    if fixed:
+        study.enqueue_trial(fixed)
+    trial = study.ask()
+    suggest(trial, spec)
+    drawn = study.get_trials(deepcopy=False)[-1]
+    notes = {key: value for key, value in drawn.system_attrs.items() if key.startswith("NSGAII")}
+    return Draw(dict(drawn.params), dict(drawn.distributions), notes)
+
+
+def _by_name(spec: StudySpec, seed: int) -> BaseSampler:
+    startup = spec.sampler.startup_trials
+    if spec.sampler.name == "gp":
+        return GPSampler(seed=seed, n_startup_trials=startup)
+    if spec.sampler.name == "random":
+        return RandomSampler(seed=seed)
+    if spec.sampler.name == "nsga2":
+        return NSGAIISampler(seed=seed, population_size=max(2, startup))
+    return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True)

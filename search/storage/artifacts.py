@@ -1,0 +1,180 @@
+"""A study's files where every machine finds them: in an artifact store, beside the folder on this machine.
+
+The database says under which name each file lies in the store; it is told after the file is there, so what it names is
+whole. Without a store the folders themselves must be shared, or each machine has its own trials' files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import FrozenTrial, Trial
+
+from pruner.errors import InputError
+from pruner.system.extras import has
+from pruner.system.files import insist, read_object, write_json, write_whole
+from search.storage.folder import SHARED_FILES, StudyFolder, TrialFolder
+from search.storage.studies import Store
+from search.workers.heartbeat import Lost
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_FILES = "prune_search:files"
+_DENSE_FILE = "dense_file"
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The files of a study that all its machines can reach."""
+
+    store: Store
+    artifacts: ArtifactStore | None
+    prefix: str = ""
+
+    def trial_folder(
+        self, folder: StudyFolder, trial: Trial, holding: Callable[[], AbstractContextManager[None]], *, fetch: bool
+    ) -> TrialFolder:
+        """The folder to work in, whose files go to the store as they are written.
+
+        `holding`: a block in which the trial is this worker's, else Lost is raised: a worker that slept must not write
+        over what the trial's next worker has put down. `fetch`: get what is there first.
+        """
+        here = folder.trial(trial.number)
+        if self.artifacts is None:
+            return here
+        frozen = self.store.database.storage.get_trial(trial._trial_id)
+        if fetch:
+            self._fetch(here, frozen)
+        names: dict[str, str] = dict(frozen.system_attrs.get(_FILES, {}))
+        return replace(here, on_kept=lambda path: self._keep(path, trial, names, holding))
+
+    def finished_folder(self, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder | None:
+        """The folder of a finished trial with its files in it; None if they are out of reach."""
+        here = folder.trial(trial.number)
+        if not here.is_finished and self.artifacts is not None:
+            self._fetch(here, trial)
+        return here if here.is_finished else None
+
+    def dense(self, folder: StudyFolder) -> Path | None:
+        """The dense network that the study's first machine put into the store."""
+        name = self.store.study.user_attrs.get(_DENSE_FILE)
+        if self.artifacts is None or name is None:
+            return None
+        path = folder.dense / name.rsplit("/", 1)[-1]
+        if not path.exists():
+            write_whole(path, self._read(name))
+        return path
+
+    def keep_dense(self, path: Path, key: str) -> None:
+        """Put the study's dense network into the store, if that is not done yet."""
+        if self.artifacts is None or self.store.study.user_attrs.get(_DENSE_FILE) is not None:
+            return
+        name = f"{self.prefix}{self.store.study.study_name}-dense-{key}-{uuid.uuid4().hex[:12]}.pth"  # as in `_keep`
+        self._write(name, path)
+        self.store.study.set_user_attr(_DENSE_FILE, name)
+
+    def _keep(
+        self, path: Path, trial: Trial, names: dict[str, str], holding: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        assert self.artifacts is not None
+        unique = uuid.uuid4().hex[:12]  # never written over: whoever reads the old one goes on reading it
+        name = f"{self.prefix}{trial.study.study_name}-{trial.number:04}-{unique}-{path.name}"
+        self._write(name, path)
+        before = names.get(path.name)
+        names[path.name] = name
+        storage = self.store.database.storage
+
+        def tell() -> None:
+            with holding():
+                storage.set_trial_system_attr(trial._trial_id, _FILES, names)
+
+        try:
+            self.store.database.patiently(tell, _silently)
+        except Lost:
+            self._remove(name)
+            raise
+        write_json(path.parent / SHARED_FILES, names)
+        if before is not None:
+            self._remove(before)
+
+    def _write(self, name: str, path: Path) -> None:
+        artifacts, content = self.artifacts, path.read_bytes()
+        assert artifacts is not None
+
+        def write() -> None:
+            try:
+                artifacts.write(name, io.BytesIO(content))
+            except OSError:  # a store that is a folder: the disk may be full
+                self._remove(name)
+                raise
+
+        insist(write)
+
+    def _fetch(self, here: TrialFolder, trial: FrozenTrial) -> None:
+        names: dict[str, str] = trial.system_attrs.get(_FILES, {})
+        present = read_object(here.path / SHARED_FILES)
+        for file, name in names.items():
+            if present.get(file) != name or not (here.path / file).exists():
+                here.path.mkdir(parents=True, exist_ok=True)
+                write_whole(here.path / file, self._read(name))
+        if names:
+            write_json(here.path / SHARED_FILES, names)
+
+    def _read(self, name: str) -> bytes:
+        assert self.artifacts is not None
+        try:
+            with self.artifacts.open_reader(name) as file:
+                return file.read()
+        except ArtifactNotFound:
+            raise InputError(f"--artifacts: {name} is not in the store; is it the one the study began with?") from None
+
+    def _remove(self, name: str) -> None:
+        assert self.artifacts is not None
+        with contextlib.suppress(ArtifactNotFound):
+            self.artifacts.remove(name)
+
+
+def artifact_store(where: str | None, *, create: bool = False) -> tuple[ArtifactStore | None, str]:
+    """(the store, what its names begin with) for a folder or `s3://bucket/prefix`; (None, "") for None.
+
+    `create`: make the folder; who only reads wants the one that is there.
+
+    Raises InputError for a folder that cannot be used, an unknown kind of store, or a driver that is not installed.
+    """
+    if where is None:
+        return None, ""
+    kind, separator, rest = where.partition("://")
+    if not separator:
+        if not create and not Path(where).is_dir():
+            raise InputError(f"--artifacts {where}: no such folder; give the one that the study was begun with")
+        try:
+            Path(where).mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in it
+            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            raise InputError(f"--artifacts: the folder cannot be used ({reason})") from error
+        return FileSystemArtifactStore(where), ""
+    bucket, _, prefix = rest.partition("/")
+    if kind.lower() != "s3" or not _BUCKET.fullmatch(bucket):  # what it is instead may hold a key: none of it is shown
+        raise InputError(
+            "--artifacts: give a folder, or s3://bucket/prefix; keys belong in AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, another server's address in AWS_ENDPOINT_URL"
+        )
+    if not has("boto3"):
+        raise InputError("--artifacts: S3 needs a driver: pip install 'prune-search[s3]'")
+    return Boto3ArtifactStore(bucket), f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+
+
+def _silently(_text: str) -> None:
+    pass

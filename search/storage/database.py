@@ -1,0 +1,234 @@
+"""The way into a study's database: its URL, one process at a time where that matters, waiting while it is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import (
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)  # fmt: skip
+from sqlalchemy.pool import NullPool
+
+from pruner.errors import InputError
+from search.patience import Hindrance, full_disk, patiently
+from search.storage.address import printable, without_secrets
+from search.storage.filesystem import locked, read_only
+from search.storage.server_lock import LockLost, let_go, take_lock
+from search.storage.sqlite_file import begin_immediately, is_damage, is_read_only, is_writable, may_pass, reader
+
+T = TypeVar("T")
+
+_SILENCE_S = 120
+"""How long a connection may be silent in a transaction or under the study's lock before PostgreSQL ends it: a worker
+that was stopped there (Ctrl-Z) must not hold up the others until it is woken."""
+DATABASE_ERRORS = DBAPIError | optuna.exceptions.StorageInternalError | LockLost
+"""What a database that is away, locked or full raises."""
+
+
+class Unreachable(InputError):
+    """There is no database there, or not at the moment."""
+
+
+class Database:
+    """One process's way into one database. Used by one thread; another thread asks for `another_engine`."""
+
+    def __init__(
+        self, url: URL, lock: Path, silence: int = _SILENCE_S, damaged: Callable[[str], InputError] = InputError
+    ) -> None:
+        """`lock`: the file that processes on this machine lock; used with SQLite only, which is on one machine.
+
+        `silence`: seconds that PostgreSQL lets a connection hold locks without a word. `damaged`: makes what is raised,
+        now or later, for a file that is damaged, from what is wrong with it.
+
+        Raises InputError if the database cannot be reached or used.
+        """
+        self.url = url
+        self._silence = silence
+        self._lock_file = lock
+        self._damaged = damaged
+        self._holder: Any = None
+        self.read_only = self.on_one_machine and not is_writable(self._file)
+        """Is it a file on a disk, or in a folder, that this process cannot write to?"""
+        name = printable(url)
+        try:
+            with self._alone_while_opening():
+                self.storage = RDBStorage(url.render_as_string(hide_password=False), self._engine_options())
+        except (ImportError, RuntimeError) as error:  # RuntimeError: tables of another version of Optuna
+            raise InputError(f"{name}: {error}") from error
+        except (DatabaseError, InterfaceError, optuna.exceptions.StorageInternalError) as error:
+            cause = _original(error)
+            if is_damage(cause):
+                raise damaged(str(cause)) from error
+            if may_pass(cause):
+                raise
+            raise Unreachable(f"{name}: cannot be reached ({reason(error)})") from error
+        self.engine = self._watched(self.storage.engine)
+        if not self.on_one_machine:
+            sqlalchemy.event.listen(self.engine, "begin", self._check_lock)
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.url.database or ":memory:")
+
+    @property
+    def on_one_machine(self) -> bool:
+        """Is it SQLite, which only processes of one machine may share?"""
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def alone(self, study_id: int) -> Iterator[None]:
+        """Hold the study's lock: of all processes on all machines, one at a time is in such a block.
+
+        On a server the lock belongs to a connection, and everything in the block goes through that connection: if it
+        breaks, the next statement raises LockLost or the database's error instead of going on unprotected.
+        """
+        if self.on_one_machine:
+            with locked(self._lock_file):
+                yield
+            return
+        key = f"study {study_id}"
+        with self.engine.connect() as connection:
+            take_lock(connection, key, self._silence)
+            connection.rollback()
+            self._holder = connection.connection.dbapi_connection
+        try:  # the connection is back in the pool, which holds just this one, and its session still has the lock
+            yield
+            with self.engine.connect() as connection:
+                let_go(connection, key)
+        except BaseException:
+            self.engine.dispose()  # closes the connection, which frees the lock
+            raise
+        finally:
+            self._holder = None
+
+    def verify(self) -> None:
+        """Read a whole SQLite file. Raises what `damaged` makes if it is damaged anywhere."""
+        if self.on_one_machine:
+            with self.engine.connect() as connection:
+                said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
+            if said != "ok":
+                raise self._damaged(said)
+
+    def patiently(self, action: Callable[[], T], say: Callable[[str], None]) -> T:
+        """Do it, and again while the database is away (a server that restarts) or a disk is full (`search.patience`).
+
+        `action` must be safe to repeat: after an error nobody knows whether the last step took effect.
+        """
+        return patiently(action, say, hindrance, before_again=self.engine.dispose)
+
+    def storage_for_threads(self) -> RDBStorage:
+        """The same database for a server with threads: as many connections as they ask for, none under the lock."""
+        options = {**self._connecting(), "pool_pre_ping": True}
+        storage = RDBStorage(self.url.render_as_string(hide_password=False), options)
+        self._watched(storage.engine)
+        return storage
+
+    def another_engine(self) -> sqlalchemy.Engine:
+        """For another thread, or for a last word while this one's connection is in use. Keeps no connection open."""
+        return self._watched(sqlalchemy.create_engine(self.url, poolclass=NullPool, **self._connecting()))
+
+    def _watched(self, engine: sqlalchemy.Engine) -> sqlalchemy.Engine:
+        """Have SQLite begin its transactions so that no two workers meet, and say what is wrong with a file."""
+        if self.on_one_machine:
+            sqlalchemy.event.listen(engine, "handle_error", self._explain)
+            if not self.read_only:
+                begin_immediately(engine)
+        return engine
+
+    def _explain(self, context: sqlalchemy.engine.ExceptionContext) -> None:
+        if is_damage(context.original_exception):
+            raise self._damaged(str(context.original_exception)) from context.original_exception
+        if is_read_only(context.original_exception):
+            raise read_only(self._file) from context.original_exception
+
+    def _connecting(self) -> dict[str, Any]:
+        """How to reach it, for every engine."""
+        options = self._engine_options()
+        return {key: options[key] for key in ("connect_args", "creator") if key in options}
+
+    def _engine_options(self) -> dict[str, Any]:
+        if self.read_only:
+            return {"creator": reader(self._file)}
+        if self.on_one_machine:
+            return {"connect_args": {"timeout": 60}}
+        # One connection is kept, so that what follows a lock goes through the connection that holds it. Optuna needs
+        # a second for a moment when it looks at its tables' version.
+        options: dict[str, Any] = {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": True}
+        if self.url.get_backend_name() == "postgresql":
+            # A machine that vanishes must not keep its locks for the two hours that are usual.
+            options["connect_args"] = {
+                "connect_timeout": 3,
+                "keepalives_idle": 30,
+                "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
+                f"-c idle_in_transaction_session_timeout={self._silence}s",
+            }
+        else:
+            options["connect_args"] = {"connect_timeout": 3}
+        return options
+
+    @contextmanager
+    def _alone_while_opening(self) -> Iterator[None]:
+        """Of two processes that make one database's tables at once, one would fail."""
+        if self.read_only:
+            yield
+            return
+        if self.on_one_machine:
+            with locked(self._lock_file):
+                yield
+            return
+        engine = self.another_engine()
+        with engine.connect() as connection:
+            take_lock(connection, "tables", self._silence)
+            yield
+            let_go(connection, "tables")
+
+    def _check_lock(self, connection: sqlalchemy.Connection) -> None:
+        if self._holder is not None and connection.connection.dbapi_connection is not self._holder:
+            raise LockLost
+
+
+def reason(error: BaseException) -> str:
+    """A database's error in a line."""
+    chain = list(_chain(error))
+    cause = next((one for one in chain if isinstance(one, DBAPIError | LockLost)), chain[-1])
+    if isinstance(cause, LockLost):
+        return "the connection broke"
+    text = without_secrets(str(getattr(cause, "orig", None) or cause)).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _original(error: BaseException) -> BaseException | None:
+    """The driver's own error behind the database's."""
+    return next((one.orig for one in _chain(error) if isinstance(one, DBAPIError)), None)
+
+
+def hindrance(error: BaseException) -> Hindrance | None:
+    """What is behind an error that may pass: a database that does not answer, a full disk."""
+    cause = error.__cause__ if isinstance(error, Unreachable) and error.__cause__ else error
+    if any(
+        isinstance(one, LockLost | OperationalError | InterfaceError)
+        or (isinstance(one, DBAPIError) and one.connection_invalidated)
+        for one in _chain(cause)
+    ):
+        return Hindrance(f"The database does not answer ({reason(cause)})", "The database is back.")
+    return full_disk(error)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it, as far as that is the database's: what breaks a connection in the middle of a
+    query comes out wrapped, as an error of the rollback that followed, which Optuna wraps once more."""
+    one: BaseException | None = error
+    while isinstance(one, SQLAlchemyError | optuna.exceptions.StorageInternalError | LockLost):
+        yield one
+        one = one.__cause__ or one.__context__

@@ -1,0 +1,190 @@
+"""Which worker works on which trial, and for how long the study has been worked on: two tables beside Optuna's.
+
+A worker beats: it counts up a number beside its trial. Another worker that has watched the number stand still for the
+grace period takes the trial over; no two clocks are compared, and a machine that slept wakes up with its claim
+unless somebody else was awake to take it. Where both are on one machine, the lock on the trial's folder tells at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sqlalchemy as sql
+
+CLAIMS_TABLE = "prune_search_claims"
+_META = sql.MetaData()
+_CLAIMS = sql.Table(
+    CLAIMS_TABLE,
+    _META,
+    sql.Column("trial_id", sql.Integer, primary_key=True, autoincrement=False),
+    sql.Column("study_id", sql.Integer, nullable=False, index=True),
+    sql.Column("worker", sql.String(200), nullable=False),
+    sql.Column("place", sql.String(200), nullable=False),
+    sql.Column("beat", sql.BigInteger, nullable=False),
+    sql.Column("deaths", sql.Integer, nullable=False),
+)
+_WORK = sql.Table(
+    "prune_search_work",
+    _META,
+    sql.Column("study_id", sql.Integer, primary_key=True, autoincrement=False),
+    sql.Column("seconds", sql.Float(53), nullable=False),
+    sql.Column("last", sql.Float(53), nullable=False),
+    sql.Column("best", sql.Float(53), nullable=True),
+)
+_CLOCK = {
+    "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
+    "postgresql": "extract(epoch from clock_timestamp())",
+    "mysql": "UNIX_TIMESTAMP(NOW(6))",
+    "mariadb": "UNIX_TIMESTAMP(NOW(6))",
+}
+"""The database's own clock in seconds; only its differences count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's claim on a trial."""
+
+    worker: str
+    """Empty: it was given back."""
+    place: str
+    """Where the worker sees the trial's folder (`search.storage.filesystem.place_of`)."""
+    beat: int
+    deaths: int
+    """How many workers in a row have died in this trial without getting on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The claims of one study, for one worker. Every method is one transaction."""
+
+    engine: sql.Engine
+    study_id: int
+    worker: str
+
+    def create(self) -> None:
+        """Make the tables and the study's row, if that is not done yet; call it under the study's lock."""
+        _META.create_all(self.engine)
+        with self.engine.begin() as connection:
+            if connection.execute(sql.select(_WORK).where(_WORK.c.study_id == self.study_id)).first() is None:
+                connection.execute(_WORK.insert().values(study_id=self.study_id, seconds=0.0, last=0.0, best=None))
+
+    def all(self) -> dict[int, Claim]:
+        """Trial id -> claim, for the trials that are under way."""
+        with self.engine.begin() as connection:
+            rows = connection.execute(sql.select(_CLAIMS).where(_CLAIMS.c.study_id == self.study_id))
+            return {row.trial_id: Claim(row.worker, row.place, row.beat, row.deaths) for row in rows}
+
+    def take(self, trial_id: int, place: str, before: Claim | None) -> int:
+        """Make the trial this worker's; call it under the study's lock. `before`: the claim it supersedes.
+
+        Returns how many workers in a row have died in it.
+        """
+        deaths = before.deaths + (before.worker != "") if before else 0
+        values = {
+            "worker": self.worker,
+            "place": place,
+            "beat": before.beat + 1 if before else 0,
+            "deaths": deaths,
+        }
+        with self.engine.begin() as connection:
+            changed = connection.execute(_CLAIMS.update().where(_CLAIMS.c.trial_id == trial_id).values(**values))
+            if changed.rowcount == 0:
+                connection.execute(_CLAIMS.insert().values(trial_id=trial_id, study_id=self.study_id, **values))
+        return deaths
+
+    def beat(self, trial_id: int) -> bool:
+        """Show that this worker is alive. False: the trial is another's by now."""
+        return self._change(trial_id, beat=_CLAIMS.c.beat + 1)
+
+    def got_on(self, trial_id: int) -> bool:
+        """An epoch is done: earlier deaths no longer count. False: the trial is another's by now."""
+        return self._change(trial_id, beat=_CLAIMS.c.beat + 1, deaths=0)
+
+    def holds(self, trial_id: int) -> bool:
+        """Is the trial still this worker's?"""
+        mine = sql.select(_CLAIMS.c.trial_id).where(_CLAIMS.c.trial_id == trial_id, _CLAIMS.c.worker == self.worker)
+        with self.engine.begin() as connection:
+            return connection.execute(mine).first() is not None
+
+    def give_back(self, trial_id: int) -> None:
+        """Leave the trial to whoever comes next."""
+        self._change(trial_id, worker="")
+
+    def drop(self, trial_id: int) -> None:
+        """The trial is finished."""
+        with self.engine.begin() as connection:
+            connection.execute(_CLAIMS.delete().where(_CLAIMS.c.trial_id == trial_id))
+
+    def _change(self, trial_id: int, **values: object) -> bool:
+        mine = _CLAIMS.update().where(_CLAIMS.c.trial_id == trial_id, _CLAIMS.c.worker == self.worker)
+        with self.engine.begin() as connection:
+            return connection.execute(mine.values(**values)).rowcount == 1
+
+    def work(self, longest_gap: float) -> tuple[float, float | None]:
+        """(seconds the study has been worked on, best score so far), the first brought up to date.
+
+        Workers call this again and again; time in which none did for `longest_gap` seconds is not counted, and time
+        in which several did is counted once.
+        """
+        now: sql.ColumnElement[float] = sql.literal_column(_CLOCK[self.engine.dialect.name])
+        gap = now - _WORK.c.last
+        counted = sql.case((sql.and_(gap > 0, gap <= longest_gap), gap), else_=0.0)
+        here = _WORK.c.study_id == self.study_id
+        with self.engine.begin() as connection:
+            # MySQL evaluates the assignments one after the other: `seconds` must come before `last`.
+            changes: list[tuple[sql.Column[float], object]] = [
+                (_WORK.c.seconds, _WORK.c.seconds + counted),
+                (_WORK.c.last, now),
+            ]
+            connection.execute(_WORK.update().where(here).ordered_values(*changes))
+            row = connection.execute(sql.select(_WORK).where(here)).one()
+        return row.seconds, row.best
+
+    def worked(self, seconds: float) -> None:
+        """The study had been worked on for so long before its database was built anew."""
+        with self.engine.begin() as connection:
+            connection.execute(_WORK.update().where(_WORK.c.study_id == self.study_id).values(seconds=seconds))
+
+    def reached(self, score: float) -> None:
+        """A trial that keeps to the limits has that score."""
+        here = sql.and_(_WORK.c.study_id == self.study_id, sql.or_(_WORK.c.best.is_(None), _WORK.c.best < score))
+        with self.engine.begin() as connection:
+            connection.execute(_WORK.update().where(here).values(best=score))
+
+
+class Observer:
+    """Watches other workers' beats by this process's clock."""
+
+    def __init__(self, grace: float, clock: Callable[[], float]) -> None:
+        self._grace, self._clock = grace, clock
+        self._seen: dict[int, tuple[str, int, float]] = {}
+        self._looked = -math.inf
+
+    def look(self, claims: dict[int, Claim]) -> None:
+        """Note what beats; call it again and again.
+
+        Silence counts only while it is watched: when the database was away, nobody could beat.
+        """
+        now = self._clock()
+        if self._is_blind():
+            self._seen.clear()
+        self._looked = now
+        for gone in self._seen.keys() - claims.keys():
+            del self._seen[gone]
+        for trial_id, claim in claims.items():
+            last = self._seen.get(trial_id)
+            if last is None or last[:2] != (claim.worker, claim.beat):
+                self._seen[trial_id] = (claim.worker, claim.beat, now)
+
+    def is_stale(self, trial_id: int, claim: Claim) -> bool:
+        """Has that claim not changed for the grace period?"""
+        last = self._seen.get(trial_id)
+        if last is None or last[:2] != (claim.worker, claim.beat) or self._is_blind():
+            return False
+        return self._clock() - last[2] > self._grace
+
+    def _is_blind(self) -> bool:
+        """Has it not looked for half the grace period?"""
+        return self._clock() - self._looked > self._grace / 2

@@ -1,0 +1,170 @@
+"""The study in its database: creating it, continuing it if its file still asks for the same, reading it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.study import Study
+from pydantic import ValidationError
+
+from pruner.errors import InputError
+from search.exit_status import ExitStatus, Failed
+from search.results.records import Dense
+from search.sampling.stopping import make_rule
+from search.storage.address import printable, study_url
+from search.storage.database import Database
+from search.storage.filesystem import read_only
+from search.storage.folder import StudyFolder
+from search.storage.sqlite_file import damage
+from search.study.score import DIRECTIONS
+from search.study.spec import BUDGET_KEYS, StudySpec, differences
+
+_SPEC = "study_file"
+_DENSE = "dense_network"
+_DENSE_FIGURES = "dense_figures"
+OPENING = 0
+"""Stands for a study's number while it has none: numbers begin at 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A study and the database it is in."""
+
+    study: Study
+    database: Database
+
+
+class Damaged(Failed):
+    """The study's database is damaged, or has lost the study, but trials' files are there: `search.integrity.rebuild`."""
+
+    def __init__(self, folder: StudyFolder, what: str) -> None:
+        finished = sum(home.is_finished for home in folder.begun_trials().values())
+        kept = f"{finished} finished trials' files are in {folder.trials}" if finished else "no trial was finished"
+        # Of a file with several parts, STUDY would be the part that was begun last.
+        study = folder.study_file if folder.study_file.exists() else "STUDY"
+        super().__init__(
+            f"{what}; {kept}; build a new database from what is there: prune-search check {study} --fix",
+            ExitStatus.DAMAGED,
+        )
+
+
+def open_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> Store:
+    """The study of that file, created or continued. `url`: its database (default: SQLite in the folder).
+
+    Raises InputError, with the differences, if it was begun with another space or other settings, and if the database
+    cannot be used.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    database = _open_database(spec, folder, url)
+    if database.read_only:
+        raise read_only(Path(database.url.database or ""))
+    with database.alone(OPENING):
+        study, before = begin_study(database, spec.name, spec)
+    if before is not None and (changed := differences(_completed(before, spec), _settings(spec))):
+        raise InputError(
+            f"study {spec.name}: begun with other settings: {'; '.join(changed)}; change them back, give the study "
+            f"another name, or delete {folder.path if url is None else 'it from its database'}"
+        )
+    return Store(study, database)
+
+
+def begin_study(database: Database, name: str, spec: StudySpec) -> tuple[Study, dict[str, Any] | None]:
+    """(the study of that name, created if there is none; the settings of one that was there). Call it under a lock."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=database.storage,
+        study_name=name,
+        directions=[DIRECTIONS[objective] for objective in spec.objectives],
+        sampler=RandomSampler(),  # never asked: search.sampling.samplers draws
+        pruner=make_rule(spec),
+        load_if_exists=True,
+    )
+    before = study.user_attrs.get(_SPEC)
+    if before is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(spec.objectives))
+        study.set_user_attr(_SPEC, _settings(spec))
+    return study, before
+
+
+def claim_dense(store: Store, key: str, figures: Dense) -> None:
+    """Tie the study to one dense network. Raises InputError if it was begun with another."""
+    study = store.study
+    with store.database.alone(study._study_id):
+        before = study.user_attrs.get(_DENSE)
+        if before is None:
+            study.set_user_attr(_DENSE, key)
+        if before in (None, key) and dense_of(study) is None:
+            study.set_user_attr(_DENSE_FIGURES, asdict(figures))
+    if before not in (None, key):
+        raise InputError(
+            f"study {study.study_name}: begun with another dense network; give that one with --base, or give the "
+            "study another name"
+        )
+
+
+def restore_dense(study: Study, key: str | None, figures: dict[str, Any] | None) -> None:
+    """Tie a study that is built anew to the dense network it was begun with, as far as that is known."""
+    for name, value in ((_DENSE, key), (_DENSE_FIGURES, figures)):
+        if value is not None:
+            study.set_user_attr(name, value)
+
+
+def dense_of(study: Study) -> Dense | None:
+    """The network that the study prunes; None before its first worker has looked at it."""
+    figures = study.user_attrs.get(_DENSE_FIGURES)
+    return Dense(**figures) if figures else None
+
+
+def load_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> Store:
+    """The study of that file, to read from. Raises InputError if it has not begun, Damaged if its database is lost."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url is None and not folder.database.exists():
+        if folder.begun_trials():
+            raise Damaged(folder, f"study {spec.name}: {folder.database} is gone")
+        raise InputError(
+            f"study {spec.name}: not begun, there is no {folder.database}; start it: prune-search run (or say where "
+            "it is: --runs, --storage)"
+        )
+    database = _open_database(spec, folder, url)
+    try:
+        return Store(optuna.load_study(storage=database.storage, study_name=spec.name), database)
+    except KeyError:
+        if folder.begun_trials():
+            raise Damaged(folder, f"study {spec.name}: {printable(database.url)} has lost it") from None
+        raise InputError(f"study {spec.name}: {printable(database.url)} holds no study of that name") from None
+
+
+def _open_database(spec: StudySpec, folder: StudyFolder, given: str | None) -> Database:
+    url = study_url(given, folder.database)
+
+    def damaged(why: str) -> Damaged:
+        return Damaged(folder, f"study {spec.name}: its database {url.database} is damaged ({why})")
+
+    if url.get_backend_name() == "sqlite" and (
+        why := damage(Path(url.database or ""), in_use=bool(folder.begun_trials()))
+    ):
+        raise damaged(why)
+    return Database(url, folder.lock, damaged=damaged)
+
+
+def _completed(settings: dict[str, Any], spec: StudySpec) -> dict[str, Any]:
+    """Settings that an earlier version wrote, with the keys it did not know at their defaults."""
+    budget = {key: getattr(spec, key) for key in BUDGET_KEYS}
+    try:
+        return _settings(StudySpec.model_validate({**settings, **budget}))
+    except ValidationError:  # it had keys that are gone: the differences will name them
+        return settings
+
+
+def _settings(spec: StudySpec) -> dict[str, Any]:
+    """What makes the study this one. Where data and network lie on this machine does not."""
+    settings = spec.model_dump(mode="json", exclude=set(BUDGET_KEYS))
+    del settings["data"]["root"], settings["base"]["file"]
+    return settings

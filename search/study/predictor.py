@@ -1,0 +1,137 @@
+"""What a network will reach, from what a cheap look sees of it: a line through networks that were trained through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+
+import numpy as np
+from pydantic import field_validator
+
+from search.study.score import ScoreRule
+from search.study.section import Known, Section
+
+FEWEST = 4
+"""Networks that a forecast needs."""
+_PRIOR_SLOPE = 1.0
+"""How steep the line is thought to be before anything is known: a standard deviation, per standard deviation."""
+_PRIOR_NOISE = 0.1
+"""How far networks are thought to lie from it, in logits; counts as one network does."""
+_LEAST_SPREAD = 0.1
+"""Of what was seen (logits) and of the operations (logarithm), where all known networks are alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An accuracy to come, in [0, 1]."""
+
+    accuracy: float
+    std: float
+    """Its uncertainty, as a standard deviation."""
+
+    def score(self, rule: ScoreRule, mflops: float) -> float:
+        """The score to expect: over that uncertainty, so what lies above the accuracy without penalty does not make
+        up for what lies below."""
+        missing = rule.accuracy_full - self.accuracy
+        if self.std > 0:
+            normal = NormalDist(missing, self.std)  # the mean of what of it lies above zero:
+            missing = missing * (1 - normal.cdf(0)) + self.std**2 * normal.pdf(0)
+        return rule(mflops, rule.accuracy_full - max(0.0, missing))
+
+
+class Forecast(Section):
+    """The section [forecast] of a study file: networks whose cheap look and whose end are known.
+
+    Bayesian linear regression of the final accuracy's logit on the logit of what was seen and the logarithm of the
+    operations (Bishop 2006, section 3.3, with an inverse gamma for the noise).
+    """
+
+    known: tuple[Known, ...] = ()
+    """[MFLOPs, accuracy seen, accuracy in the end] of each, as `prune-search forecast` prints them."""
+
+    @field_validator("known")
+    @classmethod
+    def _check(cls, known: tuple[Known, ...]) -> tuple[Known, ...]:
+        if 0 < len(known) < FEWEST:
+            raise ValueError(f"a line through {len(known)} networks says nothing, give {FEWEST} or more")
+        return known
+
+    @cached_property
+    def _fit(self) -> _Fit:
+        return _Fit.of(self.known)
+
+    def __call__(self, mflops: float, seen: float) -> Prediction:
+        """What a network of so many MFLOPs will reach that is this accurate now."""
+        return self._fit.predict(mflops, seen)
+
+    def left_out(self) -> list[Prediction]:
+        """For each known network, what the others say of it."""
+        rest = [self.known[:i] + self.known[i + 1 :] for i in range(len(self.known))]
+        return [_Fit.of(others).predict(*self.known[i][:2]) for i, others in enumerate(rest)]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    center: np.ndarray
+    scale: np.ndarray
+    coefficients: np.ndarray
+    """(3): the mean logit, then slopes per standard deviation of what was seen and of the operations."""
+    covariance: np.ndarray
+    """(3, 3): of the coefficients, per unit of the noise's variance."""
+    noise: float
+    """The noise's variance, in squared logits."""
+
+    @staticmethod
+    def of(known: Sequence[Known]) -> _Fit:
+        inputs = np.array([_inputs(mflops, seen) for mflops, seen, _ in known])
+        outputs = np.array([_logit(final) for *_, final in known])
+        center, scale = inputs.mean(0), np.maximum(inputs.std(0), _LEAST_SPREAD)
+        design = np.column_stack([np.ones(len(known)), (inputs - center) / scale])
+        residual = outputs - outputs.mean()
+        prior = np.diag([0.0, *[(_PRIOR_NOISE / _PRIOR_SLOPE) ** 2] * 2])
+        covariance = np.linalg.inv(design.T @ design + prior)
+        coefficients = covariance @ design.T @ residual
+        left = residual - design @ coefficients
+        freedom = max(1, len(known) - design.shape[1])
+        noise = (float(left @ left) + _PRIOR_NOISE**2) / (freedom + 1)
+        coefficients[0] += outputs.mean()
+        return _Fit(center, scale, coefficients, covariance, noise)
+
+    def predict(self, mflops: float, seen: float) -> Prediction:
+        row = np.concatenate([[1.0], (_inputs(mflops, seen) - self.center) / self.scale])
+        accuracy = 1 / (1 + math.exp(-float(row @ self.coefficients)))
+        std = math.sqrt(self.noise * (1 + float(row @ self.covariance @ row)))
+        return Prediction(accuracy, std * accuracy * (1 - accuracy))
+
+
+def _inputs(mflops: float, seen: float) -> np.ndarray:
+    return np.array([_logit(seen), math.log(mflops)])
+
+
+def _logit(accuracy: float) -> float:
+    inside = min(max(accuracy, 0.001), 0.999)
+    return math.log(inside / (1 - inside))
+
+
+def rank_agreement(known: Sequence[Known], *, band: float = 0.2) -> list[tuple[float, int, float]]:
+    """(middle of the band in MFLOPs, networks in it, Spearman's rho of seen and final accuracy), for bands of networks
+    whose operations lie within `band` of the middle.
+
+    Each network is in one band; bands of fewer than 4, or where all are equal, are left out.
+    """
+    from scipy.stats import spearmanr  # takes a second to load
+
+    left = sorted(known)
+    found = []
+    while left:
+        edge = left[0][0] * (1 + band) / (1 - band)
+        members = [one for one in left if one[0] <= edge]
+        left = left[len(members) :]
+        seen, final = [one[1] for one in members], [one[2] for one in members]
+        if len(members) >= FEWEST and len(set(seen)) > 1 and len(set(final)) > 1:
+            rho = spearmanr(seen, final).statistic
+            found.append(((members[0][0] + members[-1][0]) / 2, len(members), float(rho)))
+    return found

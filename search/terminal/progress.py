@@ -1,0 +1,149 @@
+"""Progress: what long work tells of itself, and how a terminal shows it (bars while it is one, lines in a log)."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Column
+from rich.text import Text
+
+from search.results.records import Record
+from search.terminal.screen import LineWriter, Picture, Screen, plain
+
+
+class Bar(Protocol):
+    """One running task."""
+
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+
+    def set(self, done: int) -> None:
+        """So many are done in all."""
+
+    def say(self, text: str) -> None:
+        """Change what the task says it is doing."""
+
+
+class Progress(Protocol):
+    """Who is told: a terminal, or the pool that this process works for."""
+
+    def task(self, text: str, total: int, unit: str = "images", done: int = 0) -> AbstractContextManager[Bar]:
+        """A task for as long as the block runs; tasks may be nested."""
+
+    def line(self, text: str) -> None:
+        """Something to remember."""
+
+    def trial(self, done: Record, text: str) -> None:
+        """A trial is finished; `text` says how in a line."""
+
+
+class _Bar:
+    def __init__(self, bars: Bars, task: int) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, count: int = 1) -> None:
+        self._bars.advance(self._task, count)  # type: ignore[arg-type]
+
+    def set(self, done: int) -> None:
+        self._bars.update(self._task, completed=done)  # type: ignore[arg-type]
+
+    def say(self, text: str) -> None:
+        self._bars.update(self._task, description=text)  # type: ignore[arg-type]
+
+
+class _Doing(ProgressColumn):
+    """What the task is doing; of the columns the one that gives way where the terminal is narrow."""
+
+    def render(self, task: Task) -> Text:
+        return Text(plain(task.description), no_wrap=True, overflow="ellipsis")
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        unit = task.fields.get("unit", "")
+        speed = task.finished_speed or task.speed
+        rate = f"  {speed:,.0f}/s" if speed and unit == "images" else ""
+        return Text(f"{_count(task)} {unit}{rate}", style="cyan")
+
+
+class _Share(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.percentage:.0f}%" if task.total else _count(task), style="cyan")
+
+
+def _count(task: Task) -> str:
+    """How many are done; of how many only if that is known."""
+    return f"{task.completed:,.0f}" + ("" if task.total is None else f"/{task.total:,.0f}")
+
+
+_WHOLE = Column(no_wrap=True)
+_LEFT = TimeRemainingColumn(table_column=_WHOLE)
+_LAYOUTS = {
+    100: (
+        _Doing(), BarColumn(24, table_column=_WHOLE), _Speed(table_column=_WHOLE), TimeElapsedColumn(_WHOLE),
+        TextColumn("left", table_column=_WHOLE), _LEFT,
+    ),
+    50: (_Doing(), BarColumn(12, table_column=_WHOLE), _Share(table_column=_WHOLE), _LEFT),
+    0: (_Doing(), _Share(table_column=_WHOLE)),
+}  # fmt: skip
+"""What is told of a task in a terminal that has at least so many columns."""
+_LAST_WORDS_S = 1.0
+
+
+class Terminal:
+    """Bars and lines on standard error, so that standard output stays clean for scripts.
+
+    As a context manager it ends when all of it is shown, so that what is printed next comes after it; where nobody
+    reads (see `search.terminal.screen`) that takes until somebody does, or Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        self._screen = Screen()
+        self._bars = Bars(console=Console(file=io.StringIO()))  # never started: the screen draws it
+
+    def __enter__(self) -> Terminal:
+        self._stderr, self._lines = sys.stderr, LineWriter(self._screen)
+        sys.stderr = self._lines
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        sys.stderr = self._stderr
+        self._lines.end()
+        interrupted, shown = kind is not None and issubclass(kind, KeyboardInterrupt), False
+        try:
+            shown = self._screen.close(_LAST_WORDS_S if interrupted else None)
+        finally:
+            if not shown:
+                sys.stderr = io.StringIO()  # nobody reads, so last words would never end
+
+    @contextmanager
+    def showing(self, picture: Picture) -> Iterator[None]:
+        """Show a picture while the block runs, if it is a terminal."""
+        with self._screen.showing(picture):
+            yield
+
+    @contextmanager
+    def task(self, text: str, total: int, unit: str = "images", done: int = 0) -> Iterator[Bar]:
+        with nullcontext() if self._bars.tasks else self._screen.showing(self._picture):
+            task = self._bars.add_task(text, total=total or None, completed=done, unit=unit)
+            try:
+                yield _Bar(self._bars, task)
+            finally:
+                self._bars.remove_task(task)
+
+    def line(self, text: str) -> None:
+        self._screen.line(text)
+
+    def trial(self, done: Record, text: str) -> None:
+        self.line(text)
+
+    def _picture(self, columns: int, _rows: int) -> RenderableType:
+        self._bars.columns = next(layout for least, layout in _LAYOUTS.items() if columns >= least)
+        return self._bars

@@ -1,0 +1,1 @@
+"""One trial, from recipe to measurement, kept step by step."""

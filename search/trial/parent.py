@@ -1,0 +1,56 @@
+"""The network that a trial cuts: the dense one, or one that another study has left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.errors import InputError
+from pruner.network.loading import load_dense
+from search.storage.folder import StudyFolder
+from search.study.spec import StudySpec
+from search.study.text import DENSE, study_and_trial
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A network to cut."""
+
+    model: MobileNetV2
+    """On the CPU, in eval mode; never changed."""
+    key: str
+    """Stands for its weights."""
+
+
+def parent_file(name: str, spec: StudySpec, folder: StudyFolder) -> Path:
+    """Where that network lies: `STUDY/NUMBER`, a finished trial of a study beside this one, or a path to a .pth, which
+    begins at the study file's folder.
+
+    Raises InputError if it is not there.
+    """
+    if named := study_and_trial(name):
+        study, number = named
+        trial = StudyFolder(folder.path.parent / study).trial(number)
+        path, there = trial.model, trial.is_finished
+        what = f"trial {number} of study {study} is not finished, or not here ({trial.path})"
+    else:
+        path = Path(spec.directory, Path(name).expanduser())
+        what, there = f"no such file: {path} (a path begins at the study file's folder)", path.is_file()
+    if not there:
+        raise InputError(f"space.parent: {what}; give {DENSE!r}, STUDY/NUMBER of a finished trial, or a .pth")
+    return path
+
+
+def check_parents(spec: StudySpec, folder: StudyFolder, classes: int) -> None:
+    """Raise InputError unless all parents that the study may choose from are there and can be cut."""
+    names = {spec.space.parent, *(spec.variant(name).space.parent for name in spec.variants)}
+    for name in [name for value in names for name in (value if isinstance(value, tuple) else (value,))]:
+        if name != DENSE:
+            load_parent(name, spec, folder, classes)
+
+
+def load_parent(name: str, spec: StudySpec, folder: StudyFolder, classes: int) -> MobileNetV2:
+    """That network. Raises InputError if it is not there, or not a MobileNetV2 for so many classes."""
+    return load_dense(parent_file(name, spec, folder), classes)

@@ -1,0 +1,1 @@
+"""Many trials at once: workers, the pool that supervises them, and what they report."""

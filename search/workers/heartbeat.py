@@ -1,0 +1,94 @@
+"""A worker's heartbeat: a thread that shows it is alive, watches the others, and notices when the work must end."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from pruner.errors import InputError
+from search.storage.leases import Claims, Observer
+from search.study.spec import StudySpec
+
+BEATS_PER_GRACE = 6
+"""So many beats must go missing before a worker counts as dead."""
+
+
+class Lost(Exception):
+    """This worker was taken for dead, and its trial has gone to another: drop it."""
+
+
+class BudgetSpent(Exception):
+    """The study has had its hours, or has its score: begin nothing, and hand back what is under way."""
+
+
+class Heart(threading.Thread):
+    """Beats for one worker; `claims` must have an engine of its own."""
+
+    def __init__(self, claims: Claims, spec: StudySpec, grace: float) -> None:
+        """`grace`: seconds without a beat after which a worker on another machine counts as dead."""
+        super().__init__(name="heartbeat", daemon=True)
+        self._claims, self._spec = claims, spec
+        self._interval = grace / BEATS_PER_GRACE
+        self.observer = Observer(grace, time.monotonic)
+        self._lock = threading.Lock()
+        self._held: int | None = None
+        self._lost = False
+        self._spent = ""
+        self.worked: float | None = None
+        """Seconds that the study has been worked on, as of the last beat."""
+        self._ended = threading.Event()
+
+    def hold(self, trial_id: int | None) -> None:
+        """From now on beat for that trial; None: for none."""
+        with self._lock:
+            self._held, self._lost = trial_id, False
+
+    def check(self) -> None:
+        """Raises Lost or BudgetSpent if that has come to pass; costs nothing."""
+        if self._lost:
+            raise Lost
+        if self._spent:
+            raise BudgetSpent(self._spent)
+
+    def check_budget(self, claims: Claims) -> None:
+        """Raises BudgetSpent if the study has had its hours or its score, as its database says now."""
+        self._look_at_clock(claims)
+        if self._spent:
+            raise BudgetSpent(self._spent)
+
+    def end(self) -> None:
+        """Stop beating; waits for a beat that is under way."""
+        self._ended.set()
+        self.join(timeout=2)
+
+    def run(self) -> None:
+        while True:
+            with contextlib.suppress(SQLAlchemyError, InputError):  # away, or damaged: the main thread finds out, too
+                self._beat()
+            if self._ended.wait(self._interval):
+                return
+
+    def _beat(self) -> None:
+        with self._lock:
+            held = self._held
+        if held is not None and not self._claims.beat(held):
+            with self._lock:
+                self._lost = self._held == held  # it may have been finished meanwhile
+        self.observer.look(self._claims.all())
+        self._look_at_clock(self._claims)
+
+    def _look_at_clock(self, claims: Claims) -> None:
+        self.worked, best = claims.work(longest_gap=3 * self._interval)
+        self._spent = spent(self._spec, self.worked, best)
+
+
+def spent(spec: StudySpec, seconds: float, best: float | None) -> str:
+    """Why the study is at its end, though it may have trials left; empty: it is not."""
+    if spec.until_score is not None and best is not None and best >= spec.until_score:
+        return f"score {best:.2f} is reached (until_score = {spec.until_score:g})"
+    if spec.hours is not None and seconds >= spec.hours * 3600:
+        return f"the study was worked on for {seconds / 3600:.2f} hours (hours = {spec.hours:g})"
+    return ""

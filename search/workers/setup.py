@@ -1,0 +1,56 @@
+"""What a worker needs before its first trial: device, database, data, dense network; told by options."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from pruner.network.loading import load_dense
+from pruner.system.extras import need
+from pruner.system.files import read_json, write_json
+from pruner.system.machine import prepare
+from search.options import Options
+from search.storage.address import study_url
+from search.storage.artifacts import Shared, artifact_store
+from search.storage.folder import StudyFolder
+from search.storage.studies import Store, claim_dense, open_study
+from search.study.spec import StudySpec
+from search.terminal.progress import Progress
+from search.trial.context import Bench, open_bench, open_data
+from search.trial.dense import given_file
+from search.trial.parent import check_parents
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A study that is ready for its trials."""
+
+    store: Store
+    bench: Bench
+    shared: Shared
+
+
+def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Progress) -> Setup:
+    """Open everything; trains the dense network first if there is none yet.
+
+    Raises InputError, for whatever can be known by then before anything of the study is begun.
+    """
+    device = prepare(options.threads, options.device)
+    study_url(options.storage, folder.database)
+    if spec.latency.backend == "onnxruntime":
+        need("onnxruntime", "latency by onnxruntime", "onnx")
+    data = open_data(spec, options.data_root, device)
+    check_parents(spec, folder, data.classes)
+    if (given := given_file(spec, options.base)) is not None:
+        load_dense(given, data.classes)
+    artifacts = artifact_store(options.artifacts, create=True)
+    folder.create()
+    store = open_study(spec, folder, options.storage)
+    shared = Shared(store, *artifacts)
+    base = options.base if given is not None else shared.dense(folder)
+    bench = open_bench(spec, folder, data, base, progress)
+    claim_dense(store, bench.key, bench.dense_figures)
+    figures = {"key": bench.key, "figures": asdict(bench.dense_figures)}
+    if read_json(folder.dense_figures) != figures:
+        write_json(folder.dense_figures, figures)
+    shared.keep_dense(bench.dense_file, bench.key)
+    return Setup(store, bench, shared)
