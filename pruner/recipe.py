@@ -9,13 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pruner.errors import InputError, check_name
+from pruner.network.structure import MODULES, STAGES
 from pruner.tune import Phase, Rounds, Tune
-
-STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "stage6", "stage7", "head")
-"""MobileNetV2's seven bottleneck stages and its head, the 1x1 convolution before the classifier."""
-
-BLOCKS = tuple(f"features.{number}" for number in range(19))
-"""The modules of MobileNetV2's `features`: the stem, 17 bottleneck blocks, the head's convolution."""
 
 IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "fpgm", "bn_scale", "reconstruction", "random")
 MASK_IMPORTANCES = ("magnitude", "taylor")
@@ -87,7 +82,7 @@ class Prune:
             if not 0 < factor < math.inf:
                 raise InputError(f"tolerance.{name}: {factor:g} is not above 0 and finite")
         for name in self.ignore:
-            if name not in (*STAGES, *BLOCKS, "residual", "classifier"):
+            if name not in (*STAGES, *MODULES, "residual"):
                 raise InputError(
                     f"ignore: {name!r} is not a stage (stage1 ... head), a block (features.5), residual or classifier"
                 )

@@ -7,7 +7,6 @@ from enum import IntEnum
 from pathlib import Path
 
 from pruner.errors import InputError
-from search.storage.filesystem import read_only
 
 AFTERWARDS = "nothing finished is lost, give the same command again afterwards"
 _WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
@@ -53,3 +52,11 @@ def of_system(error: OSError) -> Failed:
     if isinstance(error, _WRONG_PATH) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
         return Failed(f"{said}; name another path", ExitStatus.BAD_INPUT)
     return Failed(f"{said}; {AFTERWARDS}", ExitStatus.TRY_AGAIN)
+
+
+def read_only(path: Path) -> InputError:
+    """What to raise for a file or folder that must be written to and cannot be."""
+    return InputError(
+        f"{path}: the disk is read-only, or this user may not write here; a study here can be looked at (status, "
+        "check, plot --out, export --out), and goes on in a copy of its folder of runs, named with --runs"
+    )

@@ -13,9 +13,10 @@ from conftest import TINY_STUDY
 from search.sampling.recipe import recipe
 from search.storage.artifacts import Shared, artifact_store
 from search.storage.folder import CHECKSUMS, StudyFolder, TrialFolder
+from search.storage.leases import Lost
 from search.storage.studies import open_study
 from search.study.spec import read_study
-from search.workers.heartbeat import Heart, Lost
+from search.workers.heartbeat import Heart
 from search.workers.scheduler import Dispatch, Taken
 
 
@@ -27,7 +28,7 @@ def test_a_worker_that_slept_writes_over_nothing_of_the_trials_next_worker(tmp_p
     def join(name: str) -> tuple[StudyFolder, Shared, Dispatch]:
         folder = StudyFolder(tmp_path / name / "tiny")
         folder.create()
-        shared = Shared(open_study(spec, folder, url), *artifact_store(str(place)))
+        shared = Shared(open_study(spec, folder, url), *artifact_store(str(place), create=True))
         return folder, shared, Dispatch(shared.store, spec, folder, grace=60)
 
     def files(folder: StudyFolder, shared: Shared, dispatch: Dispatch, *, fetch: bool) -> TrialFolder:

@@ -15,8 +15,9 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.channels.importance import Scores, score_channels
 from pruner.channels.plan import ChannelPlan, apply_plan, kept, make_plan
 from pruner.errors import InputError
-from pruner.network.mobilenet import GROUPS, fresh, origin_difference, widths
-from pruner.recipe import STAGES, Prune
+from pruner.network.mobilenet import fresh, origin_difference, widths
+from pruner.network.structure import GROUPS, STAGES
+from pruner.recipe import Prune
 
 DENSE_WIDTHS = {"stage1": 32, "stage2": 96, "stage3": 144, "stage4": 192, "stage5": 384, "stage6": 576, "stage7": 960}
 

@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_of_a_finished_trial_is_deleted_and_one_of_the_othe
         path.write_bytes(path.read_bytes()[:-9])
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("model.pth")}
     assert [problem.trial for problem in problems_of(study, runs)] == [2, None]
-    invoke("check", study, "--runs", runs, "--mend")
+    invoke("check", study, "--runs", runs, "--fix")
     assert problems_of(study, runs) == []
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("model.pth")} == before
 

@@ -17,7 +17,8 @@ from pruner.errors import InputError
 from pruner.exports.module import export_module
 from pruner.measurement.measure import size_bytes
 from pruner.network.loading import load_network
-from pruner.recipe import STAGES, Prune
+from pruner.network.structure import STAGES
+from pruner.recipe import Prune
 from pruner.system.checkpoint import load_state, save_state
 from pruner.system.files import read_json, write_json, write_whole
 

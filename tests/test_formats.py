@@ -20,7 +20,8 @@ from pruner.exports import formats
 from pruner.measurement.latency import latency
 from pruner.network.loading import load_network
 from pruner.network.mobilenet import widths
-from pruner.recipe import STAGES, Prune
+from pruner.network.structure import STAGES
+from pruner.recipe import Prune
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,9 @@ from pruner.channels.importance import score_channels
 from pruner.channels.plan import apply_plan, make_plan
 from pruner.data.datasets import Dataset
 from pruner.errors import InputError
-from pruner.network.count import BLOCKS_BY_STAGE
 from pruner.network.loading import load_dense, load_network
 from pruner.network.mobilenet import origin_difference
+from pruner.network.structure import BLOCKS_BY_STAGE
 from pruner.recipe import Prune
 from pruner.training.fine_tune import fine_tune
 from pruner.tune import Tune

@@ -17,8 +17,9 @@ from pruner.channels.importance import score_channels
 from pruner.channels.plan import apply_plan, make_plan
 from pruner.errors import InputError
 from pruner.network.loading import load_dense, load_network
-from pruner.network.mobilenet import GROUPS, fresh, origin_difference, widths
-from pruner.recipe import STAGES, Prune
+from pruner.network.mobilenet import fresh, origin_difference, widths
+from pruner.network.structure import GROUPS, STAGES
+from pruner.recipe import Prune
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.data.datasets import Dataset
 from pruner.system.files import add_line, write_whole
-from search.patience import Hindered, full_disk, patiently, waiting_for_space
+from search.exit_status import ExitStatus, Failed
+from search.patience import full_disk, patiently, waiting_for_space
 from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
 from search.terminal.progress import Terminal
@@ -95,7 +96,7 @@ class _Ended:
         return self
 
     def exit(self) -> Exit:
-        return Exit(wanted=False, final=False, reason="file: No space left on device", hindered=True)
+        return Exit(wanted=False, final=False, reason="file: No space left on device", status=ExitStatus.TRY_AGAIN)
 
     def stop(self) -> None: ...
 
@@ -110,8 +111,9 @@ def test_a_pool_that_is_kept_from_working_for_too_long_says_that_it_may_pass(mon
     monkeypatch.setattr(pool, "PATIENCE_S", 2.0)
     monkeypatch.setattr(pool, "_HINDERED_PAUSE_S", 0.1)  # more tries than deaths would be allowed
     began = time.monotonic()
-    with pytest.raises(Hindered, match="No space left on device"):
+    with pytest.raises(Failed, match="No space left on device") as ended:
         run_pool(_Ended(), 2, _Ended())
+    assert ended.value.status == ExitStatus.TRY_AGAIN
     assert time.monotonic() - began >= 2.0
 
 

@@ -102,7 +102,7 @@ def test_the_best_keeps_to_the_limits() -> None:
     assert summary(FOUND)["trials"] == {"done": 4, "stopped": 1, "skipped": 0, "failed": 0, "running": 0, "waiting": 0}
     assert summary(FOUND)["seconds"] == 10
     assert "trial 1" in headline(FOUND)
-    assert "No finished trial" in headline([])
+    assert "No trial has finished yet" in headline([])
 
 
 def test_the_pareto_figure_shows_trials_front_best_and_equal_scores() -> None:

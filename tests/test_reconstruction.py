@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.channels.allocation import Menu, spread_budget
-from pruner.channels.features import READERS
 from pruner.channels.importance import Scores, score_channels
 from pruner.channels.obs import removal_curve
 from pruner.channels.plan import apply_plan, between, make_plan, on_the_way
@@ -28,8 +27,9 @@ from pruner.errors import InputError
 from pruner.measurement.measure import accuracy, evaluate
 from pruner.network.count import layers
 from pruner.network.loading import load_network
-from pruner.network.mobilenet import GROUPS, widths
-from pruner.recipe import STAGES, Prune
+from pruner.network.mobilenet import widths
+from pruner.network.structure import GROUPS, STAGES
+from pruner.recipe import Prune
 from pruner.system.checkpoint import load_state
 from pruner.tune import Rounds
 
@@ -121,11 +121,11 @@ def test_a_masked_weight_is_fitted_where_it_may_be_other_than_zero() -> None:
 def test_every_group_has_its_readers(trained: MobileNetV2) -> None:
     width = widths(trained)
     for group in GROUPS:
-        for reader in READERS[group.name]:
+        for reader in group.readers:
             weight = trained.get_submodule(reader.layer).weight
             assert isinstance(weight, Tensor)
             assert weight.shape[1] == width[group.name]
-    assert len({reader.layer for readers in READERS.values() for reader in readers}) == 17 + 17 + 1
+    assert len({reader.layer for group in GROUPS for reader in group.readers}) == 17 + 17 + 1
 
 
 def test_a_curve_never_falls_and_its_order_is_the_ranking(trained: MobileNetV2, curves: Scores) -> None:

@@ -20,6 +20,7 @@ from conftest import Command, Invoke, running, status, wait_for
 from pruner.channels.plan import ChannelPlan, apply_plan
 from pruner.network.loading import load_network
 from pruner.network.mobilenet import widths
+from search.exit_status import ExitStatus
 from search.sampling.stopping import report_curve
 from search.study.score import ScoreRule
 from search.study.spec import StudySpec
@@ -80,7 +81,9 @@ def test_every_trial_keeps_its_recipe_plan_and_network(finished: tuple[Path, Pat
         files = {path.name for path in folder.iterdir()}
         assert files == {
             "recipe.json",
+            "trial.json",
             "plan.json",
+            "checksums.json",
             "checkpoint.pt",
             "measurement.json",
             "latency.json",
@@ -232,14 +235,16 @@ def test_equal_plans_are_trained_once_and_plans_beyond_a_limit_never(
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2"])
 def test_two_objectives_a_limit_and_every_sampler_that_looks_at_them(
-    invoke: Invoke, write_study: WriteStudy, tmp_path: Path, sampler: str
+    command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path, sampler: str
 ) -> None:
     extra = 'objectives = ["mflops", "accuracy"]\n'
     more = f'[sampler]\nname = "{sampler}"\nstartup_trials = 2\n[limits]\naccuracy_at_least = 0.99\n[data]'
     study = write_study(("[data]", more), extra=extra)
     text = study.read_text().replace("epochs = 2\nimages_per_epoch = 64", "epochs = 1\nimages_per_epoch = 32")
     study.write_text(text)
-    printed = json.loads(invoke("run", study, "--runs", tmp_path / "runs", "--json"))
+    done = command("run", study, "--runs", tmp_path / "runs", "--json")
+    assert done.returncode == ExitStatus.NONE_FEASIBLE
+    printed = json.loads(done.stdout)
     assert printed["best"] is None  # nothing reaches 99 %
     state = status(invoke, study, tmp_path / "runs")
     assert state["trials"]["done"] == 4
@@ -252,10 +257,10 @@ def test_two_objectives_a_limit_and_every_sampler_that_looks_at_them(
 
 
 def test_latency_is_a_limit_before_any_training_and_an_objective(
-    invoke: Invoke, write_study: WriteStudy, tmp_path: Path
+    command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path
 ) -> None:
     strict = write_study(("trials = 4", "trials = 2"), extra="limits.latency_ms_at_most = 0.001\n", name="strict")
-    invoke("run", strict, "--runs", tmp_path, "--workers", 1)
+    assert command("run", strict, "--runs", tmp_path, "--workers", 1).returncode == ExitStatus.NONE_FEASIBLE
     dense = next((tmp_path / "dense").glob("*.pth"))
     for record in status(invoke, strict, tmp_path)["records"]:
         assert (record["state"], record["feasible"]) == ("skipped", False)

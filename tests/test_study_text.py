@@ -173,11 +173,11 @@ def test_a_study_goes_on_from_its_parent_in_any_working_directory_and_when_it_is
     study.write_text(f"trials = 2\n{TINY_BASE}[space]\nparent = ['nets/one.pth', 'nets/two.pth']\nglobal_cut = 0.9\n")
     options = Options(runs=runs, base=nested / "studies" / "nets" / "one.pth", threads=1)
     first = set_up(read_study(study), StudyFolder(runs / "next"), options, Terminal())
-    key = first.bench.parent("nets/two.pth").key
+    key = first.context.parent("nets/two.pth").key
     moved = (nested / "studies").rename(nested / "moved")
     options = replace(options, base=moved / "nets" / "one.pth")
     again = set_up(read_study(moved / "next.toml"), StudyFolder(runs / "next"), options, Terminal())
-    assert again.bench.parent("nets/two.pth").key == key
+    assert again.context.parent("nets/two.pth").key == key
 
 
 BAD = {

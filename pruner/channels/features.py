@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pruner.data.batches import eval_batches
 from pruner.data.datasets import Split
-from pruner.network.count import BLOCKS_BY_STAGE
+from pruner.network.structure import GROUPS
 from pruner.system.seeds import mix
 
 BATCH = 32
@@ -22,37 +22,6 @@ BATCH = 32
 POSITIONS = 24
 """Feature vectors taken from each image and layer, at random places of the map."""
 _RIDGE, _LEAST_RIDGE = 0.3, 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """A layer that reads a group's channels."""
-
-    layer: str
-    """A 1x1 convolution, or the classifier."""
-    norm: str | None
-    """The BatchNorm behind it."""
-
-
-def _readers() -> dict[str, tuple[Reader, ...]]:
-    found: dict[str, tuple[Reader, ...]] = {}
-    block = 1
-    for number, count in enumerate(BLOCKS_BY_STAGE, start=1):
-        behind = []
-        for name in range(block, block + count):
-            place = 1 if number == 1 else 2  # the first block has no expansion
-            conv = f"features.{name}.conv"
-            found[f"stage{number}.hidden.{name}"] = (Reader(f"{conv}.{place}", f"{conv}.{place + 1}"),)
-            next_conv = f"features.{name + 1}" + (".conv.0" if name < sum(BLOCKS_BY_STAGE) else "")
-            behind.append(Reader(f"{next_conv}.0", f"{next_conv}.1"))
-        found[f"stage{number}.output"] = tuple(behind)
-        block += count
-    found["head"] = (Reader("classifier.1", None),)
-    return found
-
-
-READERS = _readers()
-"""Group name -> the layers that read its channels: of an output, one behind each of the stage's blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +36,7 @@ class Moments:
 def moments(
     model: nn.Module, images: Split, *, resolution: int, seed: int = 0, on_images: Callable[[int], None] | None = None
 ) -> dict[str, Moments]:
-    """Layer name -> moments of what it reads, for every layer in READERS, over sampled places of the images.
+    """Layer name -> moments of what it reads, for every layer that reads a group, over sampled places of the images.
 
     `model` is in eval mode, on the images' device. `on_images(n)` is told of every n images done.
     """
@@ -82,7 +51,7 @@ def moments(
 
         return hook
 
-    layers = [reader.layer for readers in READERS.values() for reader in readers]
+    layers = [reader.layer for group in GROUPS for reader in group.readers]
     hooks = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in layers]
     try:
         with torch.inference_mode():

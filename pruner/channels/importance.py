@@ -20,7 +20,8 @@ from pruner.channels.obs import reconstruction_scores
 from pruner.data.batches import eval_batches
 from pruner.data.datasets import Split
 from pruner.errors import InputError, check_name
-from pruner.network.mobilenet import GROUPS, widths
+from pruner.network.mobilenet import widths
+from pruner.network.structure import GROUPS
 from pruner.recipe import IMPORTANCES
 from pruner.system.seeds import mix
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pruner.channels.features import READERS, Reader, moments, ridge, scale
+from pruner.channels.features import moments, ridge, scale
 from pruner.data.datasets import Split
-from pruner.network.mobilenet import GROUPS
+from pruner.network.structure import BLOCKS, GROUPS, Reader, reader_behind
 
 
 def reconstruction_scores(
@@ -35,11 +35,11 @@ def reconstruction_scores(
     found = moments(model, calibration, resolution=resolution, seed=seed, on_images=on_images)
     scores = {}
     for group in GROUPS:
-        readers = READERS[group.name]
+        readers = group.readers
         weights = [_weights(model, reader) for reader in readers]
         covariances = [found[reader.layer].covariance.cpu() for reader in readers]
-        if group.kind == "hidden":
-            behind = READERS[f"{group.stage}.output"][_place(group.name)]
+        if group.block is not None:
+            behind = reader_behind(BLOCKS[group.block - 1])
             variances = [float(found[behind.layer].covariance.trace())]
         else:
             variances = [float(((w @ c) * w).sum()) for w, c in zip(weights, covariances, strict=True)]
@@ -60,12 +60,6 @@ def _weights(model: nn.Module, reader: Reader) -> Tensor:
     if reader.norm:
         flat = flat * scale(model.get_submodule(reader.norm))[:, None]
     return flat.cpu()
-
-
-def _place(name: str) -> int:
-    """Which of its stage's blocks a hidden group is in, from 0."""
-    stage = name.partition(".")[0]
-    return [group.name for group in GROUPS if group.kind == "hidden" and group.stage == stage].index(name)
 
 
 def removal_curve(

@@ -19,7 +19,8 @@ from pruner.channels.allocation import Menu, spread_budget
 from pruner.channels.importance import Scores, dependency_graph
 from pruner.errors import InputError
 from pruner.network.count import count_of
-from pruner.network.mobilenet import GROUPS, Group, classes, widths
+from pruner.network.mobilenet import classes, widths
+from pruner.network.structure import GROUPS, Group
 from pruner.recipe import Prune, check_cut
 
 

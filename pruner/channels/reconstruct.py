@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 
-from pruner.channels.features import BATCH, READERS, ridge, sample, scale
+from pruner.channels.features import BATCH, ridge, sample, scale
 from pruner.channels.plan import ChannelPlan
 from pruner.data.batches import eval_batches
 from pruner.data.datasets import Split
+from pruner.network.structure import BLOCKS, CLASSIFIER, HEAD, Block
 
 _SMALLEST_SCALE = 0.01
 """Of a layer's median: below this a BatchNorm's factor is not kept, but its channel rescaled."""
@@ -36,8 +37,8 @@ def look(
 
     `model` is in eval mode, on the images' device. `on_images(n)` is told of every n images done.
     """
-    names = [f"features.{number}.conv.{place}.1" for number in range(2, 18) for place in (0, 1)]
-    names += ["features.1.conv.0.1", *(f"features.{number}" for number in range(1, 18)), "features.18.1", "classifier"]
+    pairs = [module for block in BLOCKS for module in (block.expansion, block.depthwise) if module]
+    names = [*(f"{pair}.1" for pair in (*pairs, HEAD)), *(block.name for block in BLOCKS), CLASSIFIER]
     found: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -74,10 +75,10 @@ def repair(
     """
     walk = _Walk(pruned, targets, plan, images, masks or {}, resolution, seed)
     walk.stem()
-    for number in range(1, 18):
-        walk.block(number)
+    for block in BLOCKS:
+        walk.block(block)
         if on_images:
-            on_images(len(images) * number // 17 - len(images) * (number - 1) // 17)
+            on_images(len(images) * block.number // len(BLOCKS) - len(images) * (block.number - 1) // len(BLOCKS))
     walk.head()
 
 
@@ -103,40 +104,40 @@ class _Walk:
     def stem(self) -> None:
         self._doors = [self._model.features[0](door) for door in self._doors]
 
-    def block(self, number: int) -> None:
+    def block(self, of: Block) -> None:
         """Fit the block's expansion, depthwise convolution and projection, and pass it."""
-        block, name = self._model.features[number], f"features.{number}"
+        block = self._model.features[of.number]
         assert isinstance(block, InvertedResidual)
-        hidden, output = self._keep[_hidden(number)], self._keep[_output(number)]
+        hidden, output = self._keep[of.hidden], self._keep[of.output]
         layers, inside = list(block.conv), self._doors
-        if len(layers) == 4:  # the first block has no expansion
+        if of.expansion:
             conv, norm, _ = layers[0]
-            self._fit_pointwise(conv, norm, self._samples(inside), self._targets[f"{name}.conv.0.1"][:, hidden])
+            self._fit_pointwise(conv, norm, self._samples(inside), self._targets[f"{of.expansion}.1"][:, hidden])
             inside = [layers[0](maps) for maps in inside]
         conv, norm, activation = layers[-3]
         inside = [conv(maps) for maps in inside]
-        target = self._targets[f"{name}.conv.{len(layers) - 3}.1"][:, hidden]
+        target = self._targets[f"{of.depthwise}.1"][:, hidden]
         self._fit_norm(norm, self._samples(inside), target)
         inside = [activation(norm(maps)) for maps in inside]
-        target = self._targets[name][:, output]
-        if block.use_res_connect:
+        target = self._targets[of.name][:, output]
+        if of.residual:
             target = target - self._samples(self._doors)
         self._fit_pointwise(layers[-2], layers[-1], self._samples(inside), target)
         inside = [layers[-1](layers[-2](maps)) for maps in inside]
-        if block.use_res_connect:
+        if of.residual:
             inside = [maps + door for maps, door in zip(inside, self._doors, strict=True)]
         self._doors = inside
 
     def head(self) -> None:
         """Fit the last convolution and the classifier."""
         conv, norm, activation = self._model.features[18]
-        target = self._targets["features.18.1"][:, self._keep["head"]]
+        target = self._targets[f"{HEAD}.1"][:, self._keep["head"]]
         self._fit_pointwise(conv, norm, self._samples(self._doors), target)
         maps = (activation(norm(conv(door))) for door in self._doors)
         features = torch.cat([F.adaptive_avg_pool2d(each, 1).flatten(1) for each in maps])
         last = self._model.classifier[1]
         assert isinstance(last, nn.Linear)
-        weight, means, wanted = fit(features, self._targets["classifier"], last.weight.double(), self._masks[last])
+        weight, means, wanted = fit(features, self._targets[CLASSIFIER], last.weight.double(), self._masks[last])
         last.weight.copy_(weight)
         last.bias.copy_(wanted - weight @ means)
 
@@ -208,12 +209,3 @@ def _set_norm(norm: nn.BatchNorm2d, factor: Tensor, mean: Tensor, variance: Tens
     norm.running_var.copy_(variance)
     norm.weight.copy_(factor * torch.sqrt(variance + norm.eps))
     norm.bias.copy_(wanted)
-
-
-def _hidden(block: int) -> str:
-    return next(name for name, readers in READERS.items() if readers[0].layer.startswith(f"features.{block}.conv.")
-                and ".hidden." in name)  # fmt: skip
-
-
-def _output(block: int) -> str:
-    return f"{_hidden(block).partition('.')[0]}.output"

@@ -15,12 +15,23 @@ from pruner.network.mobilenet import origin_difference, widths
 from pruner.system.files import write_whole
 
 
-def export_module(model: nn.Module, path: Path) -> int:
-    """Write the whole module, 32-bit, from the CPU, in eval mode; returns its size in bytes.
+def export_module(model: nn.Module, path: Path | str) -> int:
+    """Write the whole module as the course wants it: of stock classes, 32-bit, from the CPU, in eval mode.
 
-    The file is then loaded again and must be a MobileNetV2 of the same widths that gives the same outputs, bit for bit;
-    otherwise it is removed and AssertionError raised.
+    The file is then loaded again, and must be a MobileNetV2 of the same widths with the same outputs, bit for bit.
+
+    Args:
+        model: A MobileNetV2 of any widths.
+        path: The file to write; it is whole or absent.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        InputError: The network is no longer a MobileNetV2.
+        AssertionError: Loaded again it is another network; the file is removed.
     """
+    path = Path(path)
     stock = copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format)
     stock.zero_grad(set_to_none=True)
     if difference := origin_difference(stock):

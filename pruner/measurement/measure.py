@@ -87,7 +87,17 @@ def measure(
     resolution: int = GRADER_RESOLUTION,
     on_images: Callable[[int], None] | None = None,
 ) -> Measurement:
-    """Measure a network on a split, images resized as the grader does."""
+    """Measure a network on a split, images resized as the grader does.
+
+    Args:
+        model: The network, on any device; it is left as it was.
+        split: The images to classify.
+        resolution: Pixels a side to which they are resized.
+        on_images: Called with n after every n images.
+
+    Returns:
+        Its accuracy on them, and its operations, parameters and bytes.
+    """
     right = evaluate(model, split, resolution=resolution, on_images=on_images)
     mflops, params = count(model)
     return Measurement(

@@ -34,18 +34,25 @@ def load_dense(path: Path, class_count: int) -> MobileNetV2:
     return model
 
 
-def load_network(path: Path, *, to_prune: bool = False) -> MobileNetV2:
-    """A MobileNetV2 from a whole pickled module, a state_dict, or safetensors; on the CPU, in eval mode.
+def load_network(path: Path | str, *, to_prune: bool = False) -> MobileNetV2:
+    """Load a MobileNetV2 from a whole pickled module, a state_dict, or safetensors.
 
     The weights may be nested, wrapped and accompanied in any way. If a file holds several networks, those that by
     their names are running averages or teachers of another are left aside, since an average is as good as its training
     was long, and nobody can see that here; of what is left, all must be equal.
 
-    `to_prune`: the network is a start, not a result. Then a whole module is also taken if its classifier is one Linear
-    in place of torchvision's Sequential.
+    Args:
+        path: The file. None of its code is run.
+        to_prune: The network is a start, not a result. Then a whole module is also taken if its classifier is one
+            Linear in place of torchvision's Sequential.
 
-    Raises InputError, which says what the file holds and what to do.
+    Returns:
+        The network, on the CPU, in eval mode, every weight to be trained.
+
+    Raises:
+        InputError: The file cannot be used; the message says what it holds and what to do.
     """
+    path = Path(path)
     content = _read_safetensors(path) if weights_format(path) == "safetensors" else read_pickle(path)
     try:
         found = find(content)

@@ -1,4 +1,4 @@
-"""MobileNetV2's stages, blocks and groups as data; building networks of any widths; "is it still a MobileNetV2?"
+"""Building MobileNetV2s of any widths, looking at them; "is it still a MobileNetV2?"
 
 Torchvision's class is used as it is, so that what is handed over consists of stock classes only.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
@@ -17,47 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNet_V2_Weights, MobileNetV2
 
 from pruner.errors import InputError
-from pruner.network.count import BLOCKS_BY_STAGE
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Channels that can only be cut together, because layers share them."""
-
-    name: str
-    stage: str
-    kind: str
-    """`hidden` (a block's expanded width), `output` (a stage's width, joined by residual additions) or `head`."""
-    root: str
-    """The convolution whose output channels number the group's channels."""
-    blocks: tuple[str, ...]
-    """The modules of `features` that cutting this group changes the inside of."""
-    residual: bool
-    """Does it reach into a block with a residual connection?"""
-
-
-def _groups() -> tuple[Group, ...]:
-    found: list[Group] = []
-    block = 1
-    for number, count in enumerate(BLOCKS_BY_STAGE, start=1):
-        stage = f"stage{number}"
-        blocks = [f"features.{block + i}" for i in range(count)]
-        for i, name in enumerate(blocks):
-            # The first block has no expansion: its hidden width is the stem's, in one group with it.
-            root = "features.0.0" if number == 1 else f"{name}.conv.0.0"
-            inside = ("features.0", name) if number == 1 else (name,)
-            found.append(Group(f"{stage}.hidden.{block + i}", stage, "hidden", root, inside, residual=i > 0))
-        projection = "conv.1" if number == 1 else "conv.2"
-        found.append(
-            Group(f"{stage}.output", stage, "output", f"{blocks[0]}.{projection}", tuple(blocks), residual=count > 1)
-        )
-        block += count
-    found.append(Group("head", "head", "head", "features.18.0", ("features.18",), residual=False))
-    return tuple(found)
-
-
-GROUPS = _groups()
-"""Every group of channels that can be cut, from the stem to the head: 17 hidden, 7 outputs, the head."""
+from pruner.network.structure import GROUP, GROUPS
 
 
 def widths(model: nn.Module) -> dict[str, int]:
@@ -103,7 +62,7 @@ def imagenet(class_count: int, seed: int) -> MobileNetV2:
 
 def with_new_classifier(model: MobileNetV2, class_count: int, seed: int) -> MobileNetV2:
     """The same features under a random classifier for `class_count` classes (changes the model given)."""
-    layer = nn.Linear(_conv(model, "features.18.0").out_channels, class_count)
+    layer = nn.Linear(_conv(model, GROUP["head"].root).out_channels, class_count)
     nn.init.normal_(layer.weight, 0, 0.01, generator=torch.Generator().manual_seed(seed))
     nn.init.zeros_(layer.bias)
     model.classifier = nn.Sequential(nn.Dropout(0.2), layer)  # as torchvision makes it

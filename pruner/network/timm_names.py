@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from pruner.network.count import BLOCKS_BY_STAGE
+from pruner.network.structure import BLOCKS_BY_STAGE
 
 TIMM_STEM = "conv_stem.weight"
 """The name of the first weight."""

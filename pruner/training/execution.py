@@ -1,10 +1,10 @@
 """How a network's training is executed: eager or compiled, batches whole or split, channels last or first, in float32
 or bfloat16 activations.
 
-All ways compute the same up to rounding, but for the statistics of a split batch (`pruner.training.split`); which is faster
-depends on the network, the batch and the machine, so it is measured (`best`). Channels lie last in memory, but for
-`eager-nchw`. On two cores of an AMD EPYC (AVX2, torch 2.14, 224 px, batch 64) 20 MFLOPs in widths of 4 trained at 74
-images a second eager, 116 with nchw and 154 split; 45 MFLOPs in widths of 8 at 112, 71 and 122.
+All ways compute the same up to rounding, but for the statistics of a split batch (`pruner.training.split`); which is
+faster depends on the network, the batch and the machine, so it is measured (`best`). Channels lie last in memory, but
+for `eager-nchw`. On two cores of an AMD EPYC (AVX2, torch 2.14, 224 px, batch 64) 20 MFLOPs in widths of 4 trained at
+74 images a second eager, 116 with nchw and 154 split; 45 MFLOPs in widths of 8 at 112, 71 and 122.
 """
 
 from __future__ import annotations

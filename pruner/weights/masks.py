@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pruner.data.batches import eval_batches
 from pruner.data.datasets import Split
 from pruner.errors import InputError, check_name
-from pruner.network.count import stage_of
+from pruner.network.structure import MODULES, module_of
 from pruner.recipe import MASK_IMPORTANCES, Mask
 
 Masks = dict[str, Tensor]
@@ -126,7 +126,7 @@ def cubic(part: float) -> float:
 
 def sparsity_of(mask: Mask, name: str) -> float:
     """The sparsity asked for the weight of that name: its own, else its stage's, else the uniform one."""
-    return mask.sparsity.get(name, mask.sparsity.get(stage_of(name), mask.uniform))
+    return mask.sparsity.get(name, mask.sparsity.get(MODULES[module_of(name)], mask.uniform))
 
 
 def _global_masks(scores: Mapping[str, Tensor], sparsity: float) -> Masks:

@@ -20,8 +20,7 @@ from pruner.channels.plan import apply_plan, make_plan
 from pruner.data.batches import eval_batches
 from pruner.data.datasets import Split
 from pruner.errors import InputError
-from pruner.network.count import BLOCKS_BY_STAGE
-from pruner.network.mobilenet import GROUPS
+from pruner.network.structure import GROUPS, MODULES, module_of
 from pruner.recipe import Prune
 from pruner.weights.masks import threshold_mask, weights
 
@@ -60,7 +59,7 @@ def scan_weights(
         todo = [s for s in sparsities if (name, s) not in skip]
         if not todo:
             continue
-        walk.go_to(_block(name))
+        walk.go_to(_place(module_of(name)))
         kept = weight.detach().clone()
         for sparsity in todo:
             with torch.no_grad():
@@ -83,11 +82,12 @@ def scan_channels(
 ) -> Iterator[Sensitivity]:
     """Cut the hidden channels of one stage (the head: its channels) and classify the images; each stage, each cut."""
     walk = _Walk(model, split, resolution)
-    for stage in dict.fromkeys(group.stage for group in GROUPS):
+    first = {group.stage: _place(group.blocks[0]) for group in reversed(GROUPS)}
+    for stage in reversed(first):
         for cut in cuts:
             if (stage, cut) in skip:
                 continue
-            walk.go_to(_first_block(stage))
+            walk.go_to(first[stage])
             pruned = apply_plan(model, make_plan(model, Prune(cut={stage: cut}), scores))
             yield Sensitivity(stage, cut, walk.accuracy(pruned, on_images))
 
@@ -128,18 +128,9 @@ class _Walk:
         return right / self._count
 
 
-def _block(name: str) -> int:
-    """Which module of `features` a weight is in; the classifier comes after the last."""
-    top, number = name.split(".")[:2]
-    return int(number) if top == "features" else 19
-
-
-def _first_block(stage: str) -> int:
-    """The first module that cutting a stage's hidden channels changes; the stem is in one group with stage 1."""
-    if stage == "head":
-        return 18
-    number = int(stage.removeprefix("stage"))
-    return 0 if number == 1 else 1 + sum(BLOCKS_BY_STAGE[: number - 1])
+def _place(module: str) -> int:
+    """Its place in the order of execution, from 0; the classifier comes after the last of `features`."""
+    return list(MODULES).index(module)
 
 
 def spread(

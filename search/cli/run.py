@@ -137,7 +137,7 @@ def _run_parts(
                 terminal.line(f"Dashboard: {address}")
             failed = _work_to_the_end(ready, workers, options, terminal, alone=web is None)
             if part is parts[-1] or failed:
-                result = finish(ready.shared, study, spec, folder, ready.bench.data, terminal)
+                result = finish(ready.shared, study, spec, folder, ready.context.data, terminal)
             else:
                 write_report(ready.store.study, spec, folder.report)
         if failed:
@@ -156,7 +156,7 @@ def _print_result(ready: Setup, result: dict[str, Any], as_json: bool) -> None:
         if "test" in result:
             print_grade(result["test"])
             click.echo(f"Network: {result['file']}")
-        click.echo(f"Report:  {ready.bench.folder.report}")
+        click.echo(f"Report:  {ready.context.folder.report}")
 
 
 def _work_to_the_end(
@@ -174,7 +174,7 @@ def _work_to_the_end(
         if failed.status != ExitStatus.ALL_FAILED:
             raise
         gave_up = failed
-    return failure(ready.bench.spec.name, records(ready.store.study)) or gave_up
+    return failure(ready.context.spec.name, records(ready.store.study)) or gave_up
 
 
 def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool) -> None:
@@ -190,7 +190,7 @@ def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, 
     from search.workers.pool import run_pool
     from search.workers.worker import work
 
-    spec, study = ready.bench.spec, ready.store.study
+    spec, study = ready.context.spec, ready.store.study
     found = records(study)
     total = budget(spec)
     left = None if total is None else total - sum(r.state not in ("running", "waiting") for r in found)
@@ -211,7 +211,7 @@ def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, 
 
         launching = on_ray(spec, options, count, workers.gpus, workers.address)
     elif count == 1 and alone:
-        terminal.line(f"End: {work(ready.store, ready.bench, ready.shared, options.grace)}.")
+        terminal.line(f"End: {work(ready.store, ready.context, ready.shared, options.grace)}.")
         return
     else:
         launching = nullcontext(LocalLauncher(spec, options, count, torch.cuda.device_count() if on_gpu else 0))
@@ -247,7 +247,7 @@ def worker(study: Path, options: Options) -> None:
     spec, folder = open_files(study, options.runs)
     with Terminal() as terminal, waiting_for_space(terminal.line):
         ready = set_up(spec, folder, options, terminal)
-        ended = work(ready.store, ready.bench, ready.shared, options.grace)
+        ended = work(ready.store, ready.context, ready.shared, options.grace)
     click.echo(f"End: {ended}.")
     if failed := failure(spec.name, records(ready.store.study)):
         raise failed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pruner.network.structure import GROUPS, STAGES
 from search.report.style import short
 from search.results.ending import ending
 from search.results.records import Dense, Record, best, finished, pareto
@@ -82,14 +83,13 @@ def _outcome(r: Record) -> str:
 def _widths(r: Record, dense: Dense | None) -> str:
     """A table: stage, hidden widths block by block, width between the blocks."""
     rows = ["| stage | hidden widths | output |", "|---|---|---|"]
-    stages = dict.fromkeys(name.partition(".")[0] for name in r.widths)
-    for stage in stages:
-        hidden = [name for name in r.widths if name.startswith(f"{stage}.hidden") or name == stage]
-        output = f"{stage}.output"
-        rows.append(
-            f"| {stage} | {', '.join(_of(r, dense, name) for name in hidden)} "
-            f"| {_of(r, dense, output) if output in r.widths else ''} |"
+    for stage in STAGES:
+        groups = [group for group in GROUPS if group.stage == stage]
+        cells = (
+            ", ".join(_of(r, dense, group.name) for group in groups if (group.kind == "output") is output)
+            for output in (False, True)
         )
+        rows.append(f"| {stage} | {' | '.join(cells)} |")
     return "Channels kept (of):\n\n" + "\n".join(rows)
 
 

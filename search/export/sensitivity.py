@@ -13,12 +13,12 @@ from pruner.channels.importance import score_channels
 from pruner.data.datasets import Dataset
 from pruner.errors import InputError
 from pruner.measurement.measure import accuracy, evaluate
-from pruner.recipe import STAGES
+from pruner.network.structure import STAGES
+from pruner.resources import calibration
 from pruner.system.files import read_json, write_json
 from pruner.weights.masks import score_weights, weights
 from pruner.weights.sensitivity import scan_channels, scan_weights, spread
 from search.terminal.progress import Progress
-from search.trial.context import calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ def curves(found: dict[str, Any]) -> dict[str, dict[float, float]]:
 
 
 def spread_over(model: MobileNetV2, found: dict[str, Any], nonzero: float) -> dict[str, float]:
-    """A sparsity for every layer such that so much of all parameters is not zero; see `pruner.weights.sensitivity.spread`.
+    """A sparsity for every layer such that so much of all parameters is not zero (`pruner.weights.sensitivity.spread`).
 
     Raises InputError if the scan does not go so far.
     """

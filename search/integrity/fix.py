@@ -15,7 +15,7 @@ from search.integrity.check import Problem
 from search.sampling.recipe import recipe
 from search.storage.filesystem import locked
 from search.storage.folder import TrialFolder
-from search.trial.context import Bench
+from search.trial.context import Context
 from search.trial.run import run_trial
 from search.workers.setup import Setup
 
@@ -26,12 +26,12 @@ def fix(problems: Sequence[Problem], ready: Setup) -> list[str]:
     for problem in sorted(problems, key=lambda problem: problem.retrain is not None):  # it needs what the rest fixes
         if problem.retrain is not None and problem.trial is not None:
             with ExitStack() as held:
-                folder = ready.bench.folder.trial(problem.trial)
+                folder = ready.context.folder.trial(problem.trial)
                 held.enter_context(locked(folder.lock))
                 # A trial with a measurement counts as finished, so that goes, too.
                 for path in (*problem.retrain, folder.path / "measurement.json"):
                     path.unlink(missing_ok=True)
-                left += _make_again(ready.store.study.trials[problem.trial], ready.bench, folder)
+                left += _make_again(ready.store.study.trials[problem.trial], ready.context, folder)
         elif problem.fix is not None:
             problem.fix()
         else:
@@ -39,10 +39,10 @@ def fix(problems: Sequence[Problem], ready: Setup) -> list[str]:
     return left
 
 
-def _make_again(trial: FrozenTrial, bench: Bench, folder: TrialFolder) -> list[str]:
+def _make_again(trial: FrozenTrial, context: Context, folder: TrialFolder) -> list[str]:
     """Run a finished trial once more: the same seed and threads give the same network, and so the same figures."""
     torch.set_num_threads(trial.user_attrs.get("threads", torch.get_num_threads()))
-    again = run_trial(recipe(trial.params, bench.spec), bench, folder, _Silent(f"trial {trial.number}")).measurement
+    again = run_trial(recipe(trial.params, context.spec), context, folder, _Silent(f"trial {trial.number}")).measurement
     before = trial.user_attrs["accuracy"]
     if again.accuracy != before:
         return [

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from pruner.network.count import Layer, layers
+from pruner.network.structure import GROUPS
 from search.report.style import BLUE, GREY, LIGHT, OPERATIONS, SERIES, styled
 from search.results.records import Dense
 
@@ -81,10 +82,11 @@ def _by_side(found: Sequence[Layer]) -> dict[str, float]:
 
 def widths_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
     """How many channels stay: hidden ones in every block, the head's, and those between the blocks of every stage."""
-    groups = sorted(dense.widths, key=lambda group: group.endswith(".output"))  # stable: hidden first, then outputs
+    ordered = sorted(GROUPS, key=lambda group: group.kind == "output")  # stable: hidden first, then outputs
+    groups = [group.name for group in ordered]
     where = [
-        f"out {group[len('stage') : -len('.output')]}" if group.endswith(".output") else group.rsplit(".", 1)[-1]
-        for group in groups
+        f"out {group.stage.removeprefix('stage')}" if group.kind == "output" else str(group.block or group.name)
+        for group in ordered
     ]
     figure = go.Figure()
     for widths, label, color in ((dense.widths, "dense", LIGHT), (kept, name, BLUE)):

@@ -24,8 +24,8 @@ from pruner.errors import InputError
 from pruner.system.extras import has
 from pruner.system.files import insist, read_object, write_json, write_whole
 from search.storage.folder import SHARED_FILES, StudyFolder, TrialFolder
+from search.storage.leases import Lost
 from search.storage.studies import Store
-from search.workers.heartbeat import Lost
 
 if TYPE_CHECKING:
     from optuna.artifacts._protocol import ArtifactStore

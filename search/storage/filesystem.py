@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pruner.errors import InputError
-
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "pvfs2"}
 
 
@@ -40,14 +38,6 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
             yield True
     finally:
         os.close(handle)
-
-
-def read_only(path: Path) -> InputError:
-    """What to raise for a file or folder that must be written to and cannot be."""
-    return InputError(
-        f"{path}: the disk is read-only, or this user may not write here; a study here can be looked at (status, "
-        "check, plot --out, export --out), and goes on in a copy of its folder of runs, named with --runs"
-    )
 
 
 def network_filesystem(path: Path, mounts: str | None = None) -> str | None:

@@ -14,7 +14,8 @@ from pruner.errors import InputError
 from pruner.recipe import Recipe
 from pruner.system.files import add_line, checksum, json_bytes, read_json, write_json, write_whole
 from search.cost import Work
-from search.storage.filesystem import locked, read_only
+from search.exit_status import read_only
+from search.storage.filesystem import locked
 
 if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does without
     from torch import nn
@@ -35,7 +36,7 @@ SHARED_FILES = ".shared.json"
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What processes that were killed left there: neighbours that `pruner.system.files` writes before it renames them."""
+    """What killed processes left there: neighbours that `pruner.system.files` writes before it renames them."""
     return [path for path in folder.glob(".*.*") if path.is_file() and path.name != SHARED_FILES]
 
 
@@ -51,7 +52,7 @@ class StudyFolder:
 
     @property
     def lock(self) -> Path:
-        """Held (see `search.storage.filesystem`) while a process opens an SQLite database or looks for its next trial."""
+        """Held by a process (`search.storage.filesystem`) that opens an SQLite database or looks for its next trial."""
         return self.path / "study.lock"
 
     @property
@@ -247,8 +248,8 @@ class TrialFolder:
         return latency
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """The last epoch's: `state` (for `search.trial.rounds.Training`), `history` (a dict for every epoch so far), and
-        `before` (None, or `accuracy` before training, the `seconds` it took to find, the `core_seconds` until then)."""
+        """The last epoch's: `state` (for `pruner.compression`), `history` (a dict for every epoch so far), and `before`
+        (None, or `accuracy` before training, the `seconds` it took to find, the `core_seconds` until then)."""
         from pruner.system.checkpoint import load_state
 
         kept = load_state(self.path / "checkpoint.pt")

@@ -42,6 +42,10 @@ _CLOCK = {
 """The database's own clock in seconds; only its differences count."""
 
 
+class Lost(Exception):
+    """This worker was taken for dead, and its trial has gone to another: drop it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A worker's claim on a trial."""

@@ -13,12 +13,11 @@ from optuna.study import Study
 from pydantic import ValidationError
 
 from pruner.errors import InputError
-from search.exit_status import ExitStatus, Failed
+from search.exit_status import ExitStatus, Failed, read_only
 from search.results.records import Dense
 from search.sampling.stopping import make_rule
 from search.storage.address import printable, study_url
 from search.storage.database import Database
-from search.storage.filesystem import read_only
 from search.storage.folder import StudyFolder
 from search.storage.sqlite_file import damage
 from search.study.score import DIRECTIONS
@@ -40,7 +39,7 @@ class Store:
 
 
 class Damaged(Failed):
-    """The study's database is damaged, or has lost the study, but trials' files are there: `search.integrity.rebuild`."""
+    """The study's database is damaged or has lost the study; trials' files are there (`search.integrity.rebuild`)."""
 
     def __init__(self, folder: StudyFolder, what: str) -> None:
         finished = sum(home.is_finished for home in folder.begun_trials().values())

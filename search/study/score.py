@@ -70,7 +70,7 @@ BYTES_PER_PARAM = 4
 def masked(nonzero: int, params: int) -> bool:
     """Do masks leave so few parameters that it is worth telling?
 
-    Files of older versions count the zeros of a fresh BatchNorm, under 1 %, as masks' (see `pruner.measurement.measure`).
+    Files of older versions count the zeros of a fresh BatchNorm, under 1 %, as masks' (`pruner.measurement.measure`).
     """
     return nonzero < 0.99 * params
 

@@ -32,7 +32,9 @@ Epochs = Annotated[int, Field(le=100_000)]
 Batch = Annotated[int, Field(ge=2, le=100_000)]
 Pixels = Annotated[int, Field(ge=8, le=2048)]
 """A side of an image."""
-Rate = Annotated[float, Field(gt=0, le=100)]
+MOST_RATE = 1e12
+"""No sane learning rate comes near: one that is too high is found out by the trial, which says that it diverged."""
+Rate = Annotated[float, Field(gt=0, le=MOST_RATE)]
 """A learning rate."""
 MFlops = Annotated[float, Field(gt=0, le=1e6)]
 FileName = Annotated[str, AfterValidator(_usable)]

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES, SPREADS, STAGES, TOLERANCES, WEIGHT_STAGES
-from search.study.section import FileName, Section, nearest
+from pruner.network.structure import STAGES
+from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES, SPREADS, TOLERANCES, WEIGHT_STAGES
+from search.study.section import MOST_RATE, FileName, Section, nearest
 from search.study.text import DENSE
 
 _MOST_STEPS = 100_000
@@ -206,5 +207,5 @@ class Space(Section):
             for end in _ends(dimension):
                 if not 0 <= end < 1:
                     raise ValueError(f"{where}: a cut is a fraction of channels in [0, 1), not {end:g}")
-        _check_ends("learning_rate", self.learning_rate, 100)
+        _check_ends("learning_rate", self.learning_rate, MOST_RATE)
         return self

@@ -14,7 +14,6 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from search.results.records import Record
 from search.terminal.screen import LineWriter, Picture, Screen, plain
 
 
@@ -40,7 +39,7 @@ class Progress(Protocol):
     def line(self, text: str) -> None:
         """Something to remember."""
 
-    def trial(self, done: Record, text: str) -> None:
+    def trial(self, number: int, state: str, score: float | None, text: str) -> None:
         """A trial is finished; `text` says how in a line."""
 
 
@@ -141,7 +140,7 @@ class Terminal:
     def line(self, text: str) -> None:
         self._screen.line(text)
 
-    def trial(self, done: Record, text: str) -> None:
+    def trial(self, number: int, state: str, score: float | None, text: str) -> None:
         self.line(text)
 
     def _picture(self, columns: int, _rows: int) -> RenderableType:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Protocol
 
-from pruner.channels.plan import ChannelPlan, apply_plan, make_plan
+from pruner.channels.plan import ChannelPlan, apply_plan
+from pruner.compression import Compression, plan_channels, ranked_by
 from pruner.measurement.latency import Latency
 from pruner.measurement.measure import Measurement, accuracy, evaluate, measure
 from pruner.recipe import Recipe
@@ -17,8 +18,7 @@ from search.cost import Work
 from search.signals import deferred
 from search.storage.folder import TrialFolder
 from search.terminal.progress import Bar
-from search.trial.context import Bench, measure_latency
-from search.trial.rounds import Training
+from search.trial.context import Context, measure_latency
 
 
 class Watch(Protocol):
@@ -55,26 +55,27 @@ class Outcome:
     latency: Latency
 
 
-def run_trial(recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch) -> Outcome:
+def run_trial(recipe: Recipe, context: Context, folder: TrialFolder, watch: Watch) -> Outcome:
     """Carry out a recipe in a folder, as far as that is not done yet."""
     began = Work.now()
-    parent = bench.parent(recipe.parent)
+    parent = context.parent(recipe.parent)
     folder.begin(recipe, parent.key)
     plan = folder.plan()
     if plan is None:
-        scores, curves = bench.rankings(recipe.prune, parent)
+        for importance in ranked_by(recipe.prune):
+            context.scores(importance, parent.model)
         began = Work.now()  # ranking channels serves the whole study, not this trial alone
-        plan = folder.keep_plan(make_plan(parent.model, recipe.prune, scores, curves))
+        plan = folder.keep_plan(plan_channels(parent.model, recipe.prune, context))
         folder.log(f"planned: {plan.mflops:.3f} MFLOPs, {plan.params} parameters")
     twin = watch.planned(plan, fingerprint(plan, recipe, parent.key))
     if twin and not folder.result():
         folder.take_over(twin)
     if result := folder.result():
-        timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(parent.model, plan), bench.spec))
+        timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(parent.model, plan), context.spec))
         watch.timed(timed)
         _learned(watch, result["before"], result["history"])
     else:
-        timed = _train_and_measure(plan, recipe, bench, folder, watch, began)
+        timed = _train_and_measure(plan, recipe, context, folder, watch, began)
         result = folder.result()
         assert result is not None
     return Outcome(result["measurement"], folder.spent(), timed)
@@ -90,11 +91,11 @@ def fingerprint(plan: ChannelPlan, recipe: Recipe, parent: str) -> str:
 
 
 def _train_and_measure(
-    plan: ChannelPlan, recipe: Recipe, bench: Bench, folder: TrialFolder, watch: Watch, began: Work
+    plan: ChannelPlan, recipe: Recipe, context: Context, folder: TrialFolder, watch: Watch, began: Work
 ) -> Latency:
-    data, spec = bench.data, bench.spec
-    cut = apply_plan(bench.parent(recipe.parent).model, plan)
-    timed = folder.latency() or folder.keep_latency(measure_latency(cut, bench.spec))
+    data, spec = context.data, context.spec
+    parent = context.parent(recipe.parent).model
+    timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(parent, plan), spec))
     watch.timed(timed)
     resume = folder.checkpoint() or {"state": None, "history": [], "before": None}
     history: list[dict[str, float]] = resume["history"]
@@ -104,19 +105,19 @@ def _train_and_measure(
     for row in history:
         watch.epoch(int(row["epoch"]))
     watched = data.holdout.first(spec.watch_images)
-    training = Training(plan, cut, recipe, bench, resume["state"])
-    images = training.images
+    run = Compression(parent, recipe, plan, context, resume=resume["state"])
+    images = run.images
     held = data.holdout.first(spec.measure_images) if spec.measure_images else data.holdout
     total = len(watched) + sum(images) + len(images) * len(watched) + len(held)
     done = sum(images[: len(history)]) + len(history) * len(watched) + (len(watched) if before else 0)
-    with bench.progress.task(watch.title, total, done=done) as bar:
+    with context.progress.task(watch.title, total, done=done) as bar:
 
         def on_images(count: int) -> None:
             bar.advance(count)
             watch.images(count)
 
         def look(resolution: int) -> float:
-            right = evaluate(training.model, watched, resolution=resolution, on_images=on_images)
+            right = evaluate(run.model, watched, resolution=resolution, on_images=on_images)
             return accuracy(right)
 
         if before is None and len(watched):
@@ -127,7 +128,7 @@ def _train_and_measure(
         _learned(watch, before, history)
         _say(bar, watch.title, len(history), len(images))
         mark = began
-        for epoch, state in training.epochs(on_images):
+        for epoch in run.epochs(on_images):
             trained = Work.now()
             row = {"epoch": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy}
             if len(watched):
@@ -137,15 +138,15 @@ def _train_and_measure(
             mark = now
             history.append(row)
             with deferred():
-                folder.keep_checkpoint(state, history, before)
+                folder.keep_checkpoint(epoch.state, history, before)
             folder.log(", ".join(f"{key} {value:.4g}" for key, value in row.items()))
             _say(bar, watch.title, epoch.number, len(images))
             _learned(watch, before, history)
             watch.epoch(epoch.number)
         measuring = Work.now()
-        measurement = measure(training.model, held, resolution=spec.data.resolution, on_images=on_images)
+        measurement = measure(run.model, held, resolution=spec.data.resolution, on_images=on_images)
         measured = Work.now()
-    folder.keep_model(training.model)
+    folder.keep_model(run.model)
     work = folder.spent() + Work.now() - mark
     spent = {
         "total": work.seconds,

@@ -16,11 +16,11 @@ from search.results.records import CURVE, WIDTHS, WORK, record
 from search.sampling.stopping import report_curve, stop_if_hopeless
 from search.storage.artifacts import Shared
 from search.storage.folder import TrialFolder
-from search.storage.leases import Claims
+from search.storage.leases import Claims, Lost
 from search.storage.studies import Store
 from search.storage.trial_file import write_trial
-from search.trial.context import Bench
-from search.workers.heartbeat import Heart, Lost
+from search.trial.context import Context
+from search.workers.heartbeat import Heart
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class TrialWatch:
 
     trial: Trial
     store: Store
-    bench: Bench
+    context: Context
     shared: Shared
     claims: Claims
     heart: Heart
@@ -62,7 +62,7 @@ class TrialWatch:
         self.heart.check()
 
     def learned(self, before: float | None, curve: Sequence[float], work: Sequence[float]) -> None:
-        spec = self.bench.spec
+        spec = self.context.spec
         mflops = self.trial.user_attrs["mflops"]
         values = [spec.score(mflops, one) for one in curve] if spec.objectives[0] == "score" else curve
 
@@ -77,10 +77,10 @@ class TrialWatch:
     def epoch(self, number: int) -> None:
         if not self.patiently(lambda: self.claims.got_on(self.trial._trial_id)):
             raise Lost
-        self.patiently(lambda: stop_if_hopeless(self.trial, self.bench.spec, number))
+        self.patiently(lambda: stop_if_hopeless(self.trial, self.context.spec, number))
 
     def _planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
-        dense = self.bench.dense_figures
+        dense = self.context.dense_figures
         figures = {
             "mflops": plan.mflops,
             "params": plan.params,
@@ -91,9 +91,9 @@ class TrialWatch:
         for name, value in figures.items():
             self.trial.set_user_attr(name, value)
         self._keep(WIDTHS, plan.kept_widths)
-        home = self.bench.folder.trial(self.trial.number)
+        home = self.context.folder.trial(self.trial.number)
         write_trial(home, self.store.database.storage.get_trial(self.trial._trial_id))
-        limits = self.bench.spec.limits
+        limits = self.context.spec.limits
         if limits.mflops_at_most is not None:
             self._limit("mflops_at_most", plan.mflops - limits.mflops_at_most, f"over {limits.mflops_at_most:g} MFLOPs")
         if limits.mflops_at_least is not None:
@@ -103,7 +103,7 @@ class TrialWatch:
 
     def _timed(self, latency: Latency) -> None:
         self.trial.set_user_attr("latency_ms", latency.median_ms)
-        limit = self.bench.spec.limits.latency_ms_at_most
+        limit = self.context.spec.limits.latency_ms_at_most
         if limit is not None:
             self._limit("latency_ms_at_most", latency.median_ms - limit, f"over {limit:g} ms")
 
@@ -119,7 +119,7 @@ class TrialWatch:
     def _twin(self, fingerprint: str) -> TrialFolder | None:
         for other in self.store.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if other.user_attrs.get("fingerprint") == fingerprint and other.number != self.trial.number:
-                files = self.shared.finished_folder(self.bench.folder, other)
+                files = self.shared.finished_folder(self.context.folder, other)
                 if files is not None:  # None: on another machine, and out of reach; this one trains for itself
                     original = record(other).same_as
                     self.trial.set_user_attr("same_as", other.number if original is None else original)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from search.results.records import Record
 from search.terminal.progress import Bar
 
 _EVERY_S = 0.5
@@ -59,8 +58,8 @@ class Feed:
     def line(self, text: str) -> None:
         self._send(Said(text))
 
-    def trial(self, done: Record, text: str) -> None:
-        self._send(Finished(done.number, done.state, done.score, text))
+    def trial(self, number: int, state: str, score: float | None, text: str) -> None:
+        self._send(Finished(number, state, score, text))
 
 
 class _Task:

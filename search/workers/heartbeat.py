@@ -9,15 +9,11 @@ import time
 from sqlalchemy.exc import SQLAlchemyError
 
 from pruner.errors import InputError
-from search.storage.leases import Claims, Observer
+from search.storage.leases import Claims, Lost, Observer
 from search.study.spec import StudySpec
 
 BEATS_PER_GRACE = 6
 """So many beats must go missing before a worker counts as dead."""
-
-
-class Lost(Exception):
-    """This worker was taken for dead, and its trial has gone to another: drop it."""
 
 
 class BudgetSpent(Exception):

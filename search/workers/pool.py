@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from search.exit_status import ExitStatus, Failed
+from search.exit_status import AFTERWARDS, ExitStatus, Failed
 from search.patience import PATIENCE_S
 from search.workers.events import Event, Finished
 from search.workers.process import Exit
@@ -93,8 +93,10 @@ def run_pool(launcher: Launcher, count: int, view: View) -> str:
         _stop(slots)
         raise
     if all(slot.failed for slot in slots):
-        status = ExitStatus.TRY_AGAIN if any(slot.hindered is not None for slot in slots) else slots[-1].status
-        raise Failed(f"no worker could go on; the last ended because: {slots[-1].failed}", status)
+        said = f"no worker could go on; the last ended because: {slots[-1].failed}"
+        if any(slot.hindered is not None for slot in slots):
+            raise Failed(f"{said}; {AFTERWARDS}", ExitStatus.TRY_AGAIN)
+        raise Failed(said, slots[-1].status)
     return next(slot.done for slot in slots if not slot.failed)
 
 

@@ -45,7 +45,7 @@ def live(spec: StudySpec, options: Options, send: Callable[[Event], None]) -> Ex
     try:
         with waiting_for_space(feed.line):
             ready = set_up(spec, folder, options, feed)
-            return Exit(wanted=True, final=True, reason=work(ready.store, ready.bench, ready.shared, options.grace))
+            return Exit(wanted=True, final=True, reason=work(ready.store, ready.context, ready.shared, options.grace))
     except Exception as error:
         if found := hindrance(error):
             return Exit(wanted=False, final=False, reason=without_secrets(found.said), status=ExitStatus.TRY_AGAIN)

@@ -14,10 +14,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from search.sampling.samplers import budget, draw, results_needed
 from search.storage.filesystem import locked, place_of
 from search.storage.folder import StudyFolder
-from search.storage.leases import Claim, Claims
+from search.storage.leases import Claim, Claims, Lost
 from search.storage.studies import Store
 from search.study.spec import StudySpec
-from search.workers.heartbeat import Heart, Lost
+from search.workers.heartbeat import Heart
 
 _DEATHS = 5
 """A trial in which so many workers died one after the other, without finishing an epoch, kills its workers."""

@@ -15,7 +15,7 @@ from search.storage.folder import StudyFolder
 from search.storage.studies import Store, claim_dense, open_study
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress
-from search.trial.context import Bench, open_bench, open_data
+from search.trial.context import Context, open_context, open_data
 from search.trial.dense import given_file
 from search.trial.parent import check_parents
 
@@ -25,7 +25,7 @@ class Setup:
     """A study that is ready for its trials."""
 
     store: Store
-    bench: Bench
+    context: Context
     shared: Shared
 
 
@@ -47,10 +47,10 @@ def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Pro
     store = open_study(spec, folder, options.storage)
     shared = Shared(store, *artifacts)
     base = options.base if given is not None else shared.dense(folder)
-    bench = open_bench(spec, folder, data, base, progress)
-    claim_dense(store, bench.key, bench.dense_figures)
-    figures = {"key": bench.key, "figures": asdict(bench.dense_figures)}
+    context = open_context(spec, folder, data, base, progress)
+    claim_dense(store, context.key, context.dense_figures)
+    figures = {"key": context.key, "figures": asdict(context.dense_figures)}
     if read_json(folder.dense_figures) != figures:
         write_json(folder.dense_figures, figures)
-    shared.keep_dense(bench.dense_file, bench.key)
-    return Setup(store, bench, shared)
+    shared.keep_dense(context.dense_file, context.key)
+    return Setup(store, context, shared)

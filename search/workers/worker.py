@@ -26,14 +26,14 @@ from search.sampling.samplers import budget
 from search.sampling.stopping import ENDED_EARLY, Stopped
 from search.storage.artifacts import Shared
 from search.storage.folder import TrialFolder
-from search.storage.leases import Claims
+from search.storage.leases import Claims, Lost
 from search.storage.studies import Store
 from search.storage.trial_file import catch_up, write_trial
 from search.study.score import BYTES_PER_PARAM, merit
-from search.trial.context import Bench
+from search.trial.context import Context
 from search.trial.run import Outcome, run_trial
 from search.workers.callbacks import Skipped, TrialWatch, constrain
-from search.workers.heartbeat import BudgetSpent, Heart, Lost
+from search.workers.heartbeat import BudgetSpent, Heart
 from search.workers.scheduler import Dispatch, Nothing, Taken
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ _PAUSE_S = 0.5
 """Between two looks for a trial while other workers are at the last ones."""
 
 
-def work(store: Store, bench: Bench, shared: Shared, grace: float) -> str:
+def work(store: Store, context: Context, shared: Shared, grace: float) -> str:
     """Run trials, abandoned ones first, until the budget is spent and nobody is at work; returns why it ended.
 
     `grace`: seconds without a beat after which a worker on another machine counts as dead.
@@ -52,24 +52,24 @@ def work(store: Store, bench: Bench, shared: Shared, grace: float) -> str:
     a disk that stays full) is raised, and the trial is left to be continued.
     """
     database = store.database
-    dispatch = database.patiently(lambda: Dispatch(store, bench.spec, bench.folder, grace), bench.progress.line)
-    catch_up(bench.folder, database.patiently(lambda: store.study.get_trials(deepcopy=False), bench.progress.line))
+    dispatch = database.patiently(lambda: Dispatch(store, context.spec, context.folder, grace), context.progress.line)
+    catch_up(context.folder, database.patiently(lambda: store.study.get_trials(deepcopy=False), context.progress.line))
     with dispatch.beating() as heart:
-        return _Worker(store, bench, shared, dispatch, heart).work()
+        return _Worker(store, context, shared, dispatch, heart).work()
 
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
     store: Store
-    bench: Bench
+    context: Context
     shared: Shared
     dispatch: Dispatch
     heart: Heart
 
     def work(self) -> str:
         failures, reason = 0, ""
-        total = budget(self.bench.spec) or 0
-        with self.bench.progress.task("study", total, unit="trials", done=_ended(self._records())) as bar:
+        total = budget(self.context.spec) or 0
+        with self.context.progress.task("study", total, unit="trials", done=_ended(self._records())) as bar:
             while failures < _FAILURES_IN_A_ROW:
                 with ExitStack() as held:
                     try:
@@ -79,11 +79,11 @@ class _Worker:
                     except BudgetSpent as spent:
                         return str(spent)
                     except Lost:
-                        self.bench.progress.line("The trial has gone to another worker: this one was taken for dead.")
+                        self.context.progress.line("The trial has gone to another worker: this one was taken for dead.")
                         continue
                 if isinstance(taken, Nothing):
                     if not taken.wait:
-                        self.bench.folder.sweep()  # a trial that went to another machine may have left something here
+                        self.context.folder.sweep()  # a trial that went to another machine may have left something here
                         return "all trials are done"
                     bar.say("waiting for other workers")
                     time.sleep(_PAUSE_S)
@@ -94,14 +94,16 @@ class _Worker:
                 bar.set(_ended(found))
                 failures = failures + 1 if done.state == "failed" else 0
                 reason = done.reason
-                self.bench.progress.trial(done, describe(done, is_best=best(found) == done))
+                self.context.progress.trial(
+                    done.number, done.state, done.score, describe(done, is_best=best(found) == done)
+                )
         raise Failed(f"{failures} trials in a row have failed, the last because: {reason}", ExitStatus.ALL_FAILED)
 
     def _records(self) -> list[Record]:
         return self._patiently(lambda: records(self.store.study))
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        return self.store.database.patiently(action, self.bench.progress.line)
+        return self.store.database.patiently(action, self.context.progress.line)
 
     def _take(self, held: ExitStack) -> Taken | Nothing:
         def attempt() -> Taken | Nothing:
@@ -116,10 +118,10 @@ class _Worker:
         self.heart.hold(trial._trial_id)
         try:
             holding = partial(self.dispatch.holding, trial._trial_id)
-            find = partial(self.shared.trial_folder, self.bench.folder, trial, holding, fetch=taken.moved)
+            find = partial(self.shared.trial_folder, self.context.folder, trial, holding, fetch=taken.moved)
             self._run_held(taken, self._patiently(find))
         except Lost:
-            self.bench.folder.trial(trial.number).log("dropped: another worker has taken it")
+            self.context.folder.trial(trial.number).log("dropped: another worker has taken it")
             raise
         except BaseException:
             self._hand_back(trial)
@@ -129,14 +131,14 @@ class _Worker:
         return trial.number
 
     def _run_held(self, taken: Taken, folder: TrialFolder) -> None:
-        trial, spec = taken.trial, self.bench.spec
+        trial, spec = taken.trial, self.context.spec
         watch = TrialWatch(
-            trial, self.store, self.bench, self.shared, self.dispatch.claims, self.heart, self._patiently
+            trial, self.store, self.context, self.shared, self.dispatch.claims, self.heart, self._patiently
         )
         try:
             if taken.deadly:
                 raise RuntimeError("its workers died one after the other without finishing an epoch (out of memory?)")
-            outcome = run_trial(recipe(trial.params, spec), self.bench, folder, watch)
+            outcome = run_trial(recipe(trial.params, spec), self.context, folder, watch)
         except (Stopped, Skipped) as ended:
             folder.log(str(ended))
             why = {"skipped": isinstance(ended, Skipped), "reason": str(ended)}
@@ -153,7 +155,7 @@ class _Worker:
             self._finish(trial, outcome)
 
     def _finish(self, trial: Trial, outcome: Outcome) -> None:
-        measured, spec = outcome.measurement, self.bench.spec
+        measured, spec = outcome.measurement, self.context.spec
         score, expected, foreseen = spec.score(measured.mflops, measured.accuracy), measured.accuracy, {}
         if spec.forecast.known:
             prediction = spec.forecast(measured.mflops, measured.accuracy)
@@ -185,7 +187,7 @@ class _Worker:
         self, trial: Trial, state: TrialState, figures: dict[str, Any], values: list[float] | None = None
     ) -> None:
         """Write how a trial ended into the database, unless it is another worker's by now."""
-        study, claims, limit = self.store.study, self.dispatch.claims, self.bench.spec.limits.accuracy_at_least
+        study, claims, limit = self.store.study, self.dispatch.claims, self.context.spec.limits.accuracy_at_least
         tried = False
 
         def attempt() -> None:
@@ -197,7 +199,7 @@ class _Worker:
                     return  # the database broke off after the last attempt had taken effect
                 if not claims.holds(trial._trial_id):
                     raise Lost
-                if self.bench.spec.until_score is not None:
+                if self.context.spec.until_score is not None:
                     self.heart.check_budget(claims)
                 tried = True
                 with signals.deferred():
@@ -208,7 +210,7 @@ class _Worker:
                     study.tell(trial, values, state=state)
                     claims.drop(trial._trial_id)
                     told = study._storage.get_trial(trial._trial_id)
-                    write_trial(self.bench.folder.trial(trial.number), told, self.heart.worked)
+                    write_trial(self.context.folder.trial(trial.number), told, self.heart.worked)
                     done = record(told)
                     if done.state == "done" and done.feasible:
                         claims.reached(figures["score"])

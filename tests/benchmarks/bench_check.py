@@ -4,8 +4,9 @@
 
 Runs small studies on digits that cut all hidden widths alike, then looks at their files both ways, in processor time on
 one thread. The old way parses the JSON files, loads the network, runs it and counts its operations; a flipped bit in a
-weight escapes it. The new way is the whole of `search.integrity.check.find_problems`, database included: it compares the length
-and CRC-32 of every file with those noted when the trial was finished, checkpoints, which the old way did not read, too.
+weight escapes it. The new way is the whole of `search.integrity.check.find_problems`, database included: it compares
+the length and CRC-32 of every file with those noted when the trial was finished, checkpoints, which the old way did not
+read, too.
 
 Two cores of an AMD EPYC that others kept busy, torch 2.14.1:
 

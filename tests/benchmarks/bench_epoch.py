@@ -7,8 +7,8 @@
 
 Prints images a second of each and the ratios to ours; the three take turns within one run, and a ratio is the median
 over the rounds. Compiling is timed apart. The network is a MobileNetV2 with 70 % of its hidden channels cut, or
-`--mflops` by uniform cuts to widths of a `--multiple`. `--malloc` also shows what keeping freed memory (pruner.system.machine)
-is worth: it runs itself once without.
+`--mflops` by uniform cuts to widths of a `--multiple`. `--malloc` also shows what keeping freed memory
+(pruner.system.machine) is worth: it runs itself once without.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from pruner.channels.plan import ChannelPlan, apply_plan, make_plan
 from pruner.data.batches import MEAN, STD, train_batches
 from pruner.data.datasets import Split
 from pruner.network.mobilenet import fresh
-from pruner.recipe import STAGES, Prune
+from pruner.network.structure import STAGES
+from pruner.recipe import Prune
 from pruner.system import machine
 from pruner.training.fine_tune import Step, fine_tune
 from pruner.tune import EXECUTIONS, Tune

@@ -52,15 +52,17 @@ def train(
     """Train from `start` to `end` (seconds since the epoch) and send images a second."""
     from pruner.channels import importance
     from pruner.channels import plan as channels
+    from pruner.data import datasets
     from pruner.network import mobilenet
-    from pruner.recipe import STAGES, Prune
+    from pruner.network.structure import STAGES
+    from pruner.recipe import Prune
     from pruner.system import machine
     from pruner.training.fine_tune import fine_tune
     from pruner.tune import Tune
 
     machine.prepare(threads, "cpu")
     name, resolution, batch = case
-    images = data.load(name, root)
+    images = datasets.load(name, root)
     dense = mobilenet.fresh(10, 0).eval()
     prune = Prune(cut=dict.fromkeys(STAGES, 0.5))
     model = channels.apply_plan(dense, channels.make_plan(dense, prune, importance.score_channels(dense, "l2")))

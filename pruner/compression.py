@@ -1,0 +1,224 @@
+"""One network through its whole recipe: prune, in one step or several, reconstruct, mask, train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.channels.importance import Scores
+from pruner.channels.plan import ChannelPlan, apply_plan, between, make_plan, needs_curves, on_the_way
+from pruner.channels.reconstruct import Targets
+from pruner.data.datasets import Dataset
+from pruner.network.mobilenet import classes
+from pruner.recipe import Prune, Recipe
+from pruner.system.seeds import mix
+from pruner.training.distill import Teacher
+from pruner.training.fine_tune import Epoch, epoch_images, fine_tune
+from pruner.tune import Tune
+from pruner.weights.masks import MaskKeeper, Masks, apply_masks, cubic, tightened, weights
+
+_CURVES = "reconstruction"
+"""Sorted, the scores by this importance are the curves that a target is allocated by."""
+
+
+class Resources(Protocol):
+    """What compressing a network needs beside its recipe.
+
+    `pruner.resources.InMemory` computes all of it on demand; a study keeps it on disk, shared by its workers.
+    """
+
+    @property
+    def data(self) -> Dataset:
+        """The images, on the device of training."""
+
+    @property
+    def resolution(self) -> int:
+        """Pixels a side of the images that the network is for."""
+
+    def scores(self, importance: str, model: MobileNetV2) -> Scores:
+        """The network's channel scores by one of `pruner.recipe.IMPORTANCES`."""
+
+    def weight_scores(self, importance: str, model: nn.Module) -> dict[str, Tensor]:
+        """The importance of each weight of a network that may have been pruned."""
+
+    def targets(self, model: nn.Module) -> Targets:
+        """What a network computes, for `reconstruct` to fit another one to."""
+
+    def reconstruct(self, model: nn.Module, targets: Targets, plan: ChannelPlan, masks: Masks | None = None) -> None:
+        """Refit in place the network that a plan, and maybe masks, made of the one that `targets` come from."""
+
+    def teacher(self) -> Teacher:
+        """The dense network's logits for all training images."""
+
+    def executed(self, model: nn.Module, tune: Tune) -> Tune:
+        """`tune` with each execution `auto` replaced by the one to use on this machine."""
+
+
+def plan_channels(parent: MobileNetV2, prune: Prune, resources: Resources) -> ChannelPlan:
+    """The plan that a recipe's `Prune` gives for a network.
+
+    Raises:
+        InputError: A target cannot be reached.
+    """
+    curves = resources.scores(_CURVES, parent) if needs_curves(prune) else None
+    return make_plan(parent, prune, resources.scores(prune.importance, parent), curves)
+
+
+def ranked_by(prune: Prune) -> tuple[str, ...]:
+    """The importances whose scores `plan_channels` asks for."""
+    return tuple(dict.fromkeys([*([_CURVES] if needs_curves(prune) else []), prune.importance]))
+
+
+def compress(
+    parent: MobileNetV2, recipe: Recipe, resources: Resources, *, on_epoch: Callable[[Epoch], None] | None = None
+) -> MobileNetV2:
+    """Carry out a recipe.
+
+    Args:
+        parent: The network to prune, on the CPU, in eval mode; it stays as it is.
+        recipe: What to do to it.
+        resources: Images, and what is computed from them.
+        on_epoch: Called after each epoch of training.
+
+    Returns:
+        The compressed network, on the device of the images.
+
+    Raises:
+        InputError: The recipe cannot be carried out on this network.
+        Diverged: The loss is no longer a number.
+    """
+    run = Compression(parent, recipe, plan_channels(parent, recipe.prune, resources), resources)
+    for epoch in run.epochs():
+        if on_epoch:
+            on_epoch(epoch)
+    return run.model
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One cut and the training after it."""
+
+    plan: ChannelPlan
+    """Which of the parent's channels are left."""
+    tune: Tune
+
+
+class Compression:
+    """One network on its way through a recipe; any epoch can be the start of another run.
+
+    Attributes:
+        model: The network as it is at this moment; after the last epoch of `epochs`, the result.
+    """
+
+    def __init__(
+        self,
+        parent: MobileNetV2,
+        recipe: Recipe,
+        plan: ChannelPlan,
+        resources: Resources,
+        *,
+        resume: dict[str, Any] | None = None,
+    ) -> None:
+        """Make the first cut, its reconstruction and masks, unless a run is resumed.
+
+        Args:
+            parent: The network to prune, on the CPU, in eval mode; it stays as it is.
+            recipe: What to do to it.
+            plan: The channels that the last step leaves (`plan_channels`).
+            resources: Images, and what is computed from them.
+            resume: The `state` of an earlier run's epoch, to go on after it.
+        """
+        self._parent, self._recipe, self._resources = parent, recipe, resources
+        self._steps = self._steps_to(plan)
+        self._at: int = resume["round"] if resume else 0
+        self._state: dict[str, Any] | None = resume["training"] if resume else None
+        first = self._steps[self._at].plan
+        self.model = _cut(parent, first)
+        if self._state is None:  # otherwise the weights are in the state
+            self._reconstruct(parent, first)
+        self._keeper = self._masks()
+
+    @property
+    def images(self) -> list[int]:
+        """How many images each epoch trains on, those that are done included."""
+        return [count for step in self._steps for count in epoch_images(self._resources.data.train, step.tune)]
+
+    def epochs(self, on_images: Callable[[int], None] | None = None) -> Iterator[Epoch]:
+        """Train epoch by epoch; between two steps, prune and reconstruct.
+
+        Args:
+            on_images: Called with n after every n images trained on.
+
+        Yields:
+            A report after each epoch, numbered over all steps. Its `state` is what `resume` takes; it holds live
+            tensors, so save or copy it before the next epoch.
+
+        Raises:
+            Diverged: The loss is no longer a number.
+        """
+        data = self._resources.data
+        teacher = self._resources.teacher() if self._recipe.tune.temperature else None
+        while True:
+            step = self._steps[self._at]
+            before = sum(earlier.tune.total_epochs for earlier in self._steps[: self._at])
+            reports = fine_tune(
+                self.model, data.train, self._resources.executed(self.model, step.tune), mirrors=data.mirrors,
+                keeper=self._keeper, teacher=teacher, in_use=self._resources.resolution, resume=self._state,
+                on_images=on_images,
+            )  # fmt: skip
+            for epoch in reports:
+                state = {"training": epoch.state, "round": self._at}
+                yield replace(epoch, number=before + epoch.number, state=state)
+            if step is self._steps[-1]:
+                return
+            self._at, self._state = self._at + 1, None
+            wider, plan = self.model.eval(), between(step.plan, self._steps[self._at].plan)
+            self.model = _cut(wider, plan)
+            self._reconstruct(wider, plan)
+            self._keeper = self._masks()
+
+    def _steps_to(self, plan: ChannelPlan) -> list[_Step]:
+        """The steps of the recipe; the last one ends at the plan."""
+        recipe, found = self._recipe, []
+        if recipe.rounds:
+            scores = self._resources.scores(recipe.prune.importance, self._parent)
+            for number, target in enumerate(recipe.rounds.targets(plan.dense_mflops, plan.mflops)):
+                tune = replace(recipe.round_tune, seed=mix(recipe.tune.seed, number + 1))
+                found.append(_Step(on_the_way(plan, scores, target, classes(self._parent)), tune))
+        return [*found, _Step(plan, recipe.tune)]
+
+    def _reconstruct(self, wider: nn.Module, plan: ChannelPlan) -> None:
+        if self._recipe.prune.repair and plan.kept_widths != plan.dense_widths:
+            self._resources.reconstruct(self.model, self._resources.targets(wider), plan)
+
+    def _masks(self) -> MaskKeeper | None:
+        """The mask enforcer of the last step; None before it.
+
+        One-shot masks are computed and applied here; a resumed run loads them from its state.
+        """
+        mask = self._recipe.mask
+        if mask is None or self._at < len(self._steps) - 1:
+            return None
+        masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights(self.model).items()}
+        if self._state is None and not mask.gradual:
+            plan, resources = self._steps[self._at].plan, self._resources
+            unpruned = plan.kept_widths == plan.dense_widths
+            targets = resources.targets(self._parent if unpruned else self.model) if self._recipe.prune.repair else None
+            for step in range(mask.rounds):
+                scores = resources.weight_scores(mask.importance, self.model)
+                masks = tightened(masks, scores, mask, cubic((step + 1) / mask.rounds))
+                apply_masks(self.model, masks)
+                if targets is not None:
+                    resources.reconstruct(self.model, targets, between(plan, plan), masks)
+        return MaskKeeper(self.model, mask, masks)
+
+
+def _cut(model: nn.Module, plan: ChannelPlan) -> MobileNetV2:
+    pruned = apply_plan(model, plan)
+    assert isinstance(pruned, MobileNetV2)
+    return pruned
