@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import torch
 
 from pruner.network.mobilenet import fresh
 from search.pipeline.parts import read_parts
+from search.study.reference import reference
 from search.study.spec import read_study
+from search.workers.local import _PRELOADED
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,17 +31,23 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "pruner").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "pruner").rglob("*.py")), ids=lambda path: path.stem)
 def test_pruner_knows_nothing_of_studies(path: Path) -> None:
-    foreign = ("search", "optuna", "sqlalchemy", "plotly", "click", "rich", "pydantic")
+    """That it knows nothing of `search`, and the order of all folders, is held by import-linter (pyproject.toml)."""
+    foreign = ("optuna", "sqlalchemy", "plotly", "click", "rich", "pydantic")
     assert not {name for name in imports(path) if name.split(".")[0] in foreign}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "search").rglob("*.py")), ids=lambda path: path.stem)
-def test_search_knows_nothing_of_channels(path: Path) -> None:
+def test_search_prunes_no_channels_itself(path: Path) -> None:
     if path.stem != "grader":  # the course's own steps, which run without the rest of the program
         assert not {name for name in imports(path) if name.split(".")[0] == "torch_pruning"}
-    assert "GROUPS" not in path.read_text()
+
+
+def test_the_fork_server_loads_modules_that_exist() -> None:
+    """It passes over a wrong name without a word, and every worker would then load torch for itself."""
+    for name in _PRELOADED:
+        assert importlib.util.find_spec(name) is not None, name
 
 
 def test_optunas_prune_words_have_one_home() -> None:
@@ -71,8 +80,13 @@ def test_the_readmes_notebook_runs(tmp_path: Path) -> None:
     assert (tmp_path / "pruned.pth").exists()
 
 
-def test_the_readmes_study_files_are_valid(tmp_path: Path) -> None:
-    cuts, target, variants, finalists = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def examples(path: Path) -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+def test_the_documented_study_files_are_valid(tmp_path: Path) -> None:
+    (cuts,) = examples(ROOT / "README.md")
+    target, variants, finalists = examples(ROOT / "studies" / "README.md")
     (tmp_path / "cuts.toml").write_text(cuts)
     assert read_study(tmp_path / "cuts.toml").space.cut.keys() == {"stage4", "head"}
     (tmp_path / "target.toml").write_text(f"trials = 1\n{target}")
@@ -83,12 +97,24 @@ def test_the_readmes_study_files_are_valid(tmp_path: Path) -> None:
     assert [part.takes for part in read_parts(tmp_path / "finalists.toml")] == [0, 8, 2]
 
 
-def test_the_readme_has_the_two_commands_and_every_file() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_every_key_of_a_study_file_is_documented_as_the_code_has_it() -> None:
+    documented = (ROOT / "studies" / "README.md").read_text().partition("## Every key\n\n")[2]
+    assert documented == reference(), "python -m search.study.reference prints what studies/README.md should end with"
+
+
+def test_the_readme_has_the_two_commands_every_folder_and_every_study() -> None:
+    readme, studies = ((path / "README.md").read_text() for path in (ROOT, ROOT / "studies"))
     assert "pip install -e . && prune-search run studies/quickstart.toml" in readme
     assert "pip install -e '.[test]' && pytest" in readme
     assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text()
-    for folder in ("pruner", "search", "studies"):
-        for path in sorted((ROOT / folder).rglob("*.*")):
-            if path.suffix in (".py", ".toml") and path.stem != "__init__":
-                assert f"`{path.stem}" in readme or f"{path.name}" in readme, f"the README's map lacks {path}"
+    for package in ("pruner", "search"):
+        for path in (ROOT / package).glob("*/__init__.py"):
+            assert f"`{package}/{path.parent.name}/`" in readme, f"the README's map lacks {path.parent}"
+    for path in (ROOT / "studies").rglob("*.toml"):
+        assert f"`{path.name}" in studies, f"studies/README.md lacks {path}"
+
+
+def test_the_readme_stays_short() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 220
+    assert max(len(line) for line in lines) < 120
