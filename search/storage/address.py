@@ -19,7 +19,7 @@ from pruner.errors import InputError
 from pruner.system.extras import has
 from search.storage.filesystem import network_filesystem
 
-_DRIVERS = {"postgresql": ("psycopg", "postgres"), "mysql": ("pymysql", "mysql")}
+_DRIVERS = {"postgresql": ("psycopg", "postgres")}
 """Server -> its driver, and the extra of this package that installs it."""
 _HOST = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]+(%\w+)?")
 _SECRET_OPTION = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
@@ -75,7 +75,7 @@ def _parsed(given: str) -> URL:
     if not separator:
         raise _malformed("it has no ://")
     if backend != "sqlite" and backend not in _DRIVERS:
-        raise InputError("--storage: this kind of database is not supported; use sqlite, postgresql or mysql")
+        raise InputError("--storage: this kind of database is not supported; use sqlite or postgresql")
     try:
         given.encode()
         url = make_url(f"{backend}{plus}{driver}://{rest}")

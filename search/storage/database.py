@@ -165,18 +165,14 @@ class Database:
             return {"connect_args": {"timeout": 60}}
         # One connection is kept, so that what follows a lock goes through the connection that holds it. Optuna needs
         # a second for a moment when it looks at its tables' version.
-        options: dict[str, Any] = {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": True}
-        if self.url.get_backend_name() == "postgresql":
-            # A machine that vanishes must not keep its locks for the two hours that are usual.
-            options["connect_args"] = {
-                "connect_timeout": 3,
-                "keepalives_idle": 30,
-                "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
-                f"-c idle_in_transaction_session_timeout={self._silence}s",
-            }
-        else:
-            options["connect_args"] = {"connect_timeout": 3}
-        return options
+        # A machine that vanishes must not keep its locks for the two hours that are usual.
+        connect_args = {
+            "connect_timeout": 3,
+            "keepalives_idle": 30,
+            "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
+            f"-c idle_in_transaction_session_timeout={self._silence}s",
+        }
+        return {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": True, "connect_args": connect_args}
 
     @contextmanager
     def _alone_while_opening(self) -> Iterator[None]:

@@ -36,8 +36,6 @@ _WORK = sql.Table(
 _CLOCK = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "extract(epoch from clock_timestamp())",
-    "mysql": "UNIX_TIMESTAMP(NOW(6))",
-    "mariadb": "UNIX_TIMESTAMP(NOW(6))",
 }
 """The database's own clock in seconds; only its differences count."""
 
@@ -137,12 +135,7 @@ class Claims:
         counted = sql.case((sql.and_(gap > 0, gap <= longest_gap), gap), else_=0.0)
         here = _WORK.c.study_id == self.study_id
         with self.engine.begin() as connection:
-            # MySQL evaluates the assignments one after the other: `seconds` must come before `last`.
-            changes: list[tuple[sql.Column[float], object]] = [
-                (_WORK.c.seconds, _WORK.c.seconds + counted),
-                (_WORK.c.last, now),
-            ]
-            connection.execute(_WORK.update().where(here).ordered_values(*changes))
+            connection.execute(_WORK.update().where(here).values(seconds=_WORK.c.seconds + counted, last=now))
             row = connection.execute(sql.select(_WORK).where(here)).one()
         return row.seconds, row.best
 

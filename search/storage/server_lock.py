@@ -1,4 +1,4 @@
-"""A lock that a database server keeps for one connection's session: whoever holds it is alone, on all machines."""
+"""A lock that PostgreSQL keeps for one connection's session: whoever holds it is alone, on all machines."""
 
 from __future__ import annotations
 
@@ -14,21 +14,14 @@ class LockLost(Exception):
 def take_lock(connection: sqlalchemy.Connection, what: str, silence: int) -> None:
     """Wait for an advisory lock; it belongs to the connection's session until `let_go` or the session's end, which
     PostgreSQL brings about after so many seconds without a word."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _lock_key(what)})
-        _end_if_silent(connection, silence)
-    else:
-        taken = connection.execute(sqlalchemy.text("SELECT GET_LOCK(:key, 600)"), {"key": f"prune-search {what}"})
-        if taken.scalar() != 1:
-            raise LockLost
+    connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": _lock_key(what)})
+    _end_if_silent(connection, silence)
 
 
 def let_go(connection: sqlalchemy.Connection, what: str) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": _lock_key(what)})
-        _end_if_silent(connection, 0)
-    else:
-        connection.execute(sqlalchemy.text("SELECT RELEASE_LOCK(:key)"), {"key": f"prune-search {what}"})
+    """Give back an advisory lock that `take_lock` took."""
+    connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": _lock_key(what)})
+    _end_if_silent(connection, 0)
     connection.rollback()
 
 
