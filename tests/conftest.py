@@ -226,10 +226,10 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk | None]:
-    """A disk of 500 MB that can be filled; None where this process may not mount one."""
+    """A disk that can be filled, larger than any test needs; None where this process may not mount one."""
     if not may_mount(tmp_path / "probe"):
         yield None
         return
-    mounted = Disk(tmp_path / "disk", 500)
+    mounted = Disk(tmp_path / "disk", 16_000)
     yield mounted
     mounted.remove()
