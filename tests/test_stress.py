@@ -101,6 +101,8 @@ class Faults:
     _victims: random.Random = field(default_factory=lambda: random.Random(1))
     _deck: list[str] = field(default_factory=list)
     _due: int = 0
+    _begun: bool = False
+    """Has every pool had workers?"""
     _ends: dict[float, Callable[[], None]] = field(default_factory=dict)
     """Moment -> what ends a fault that lasts."""
     _last: set[str] = field(default_factory=set)
@@ -115,7 +117,9 @@ class Faults:
     def tick(self, finished: int) -> None:
         for moment in [moment for moment in self._ends if moment <= time.monotonic()]:
             self._ends.pop(moment)()
-        if finished < self._due or finished >= TRIALS:
+        # A pool that begins while the server is away ends at once, and says why; that is not what is tested here.
+        self._begun = self._begun or all(workers(pool.pid) for pool in self.pools)
+        if not self._begun or finished < self._due or finished >= TRIALS:
             return
         if not self._deck:
             self._deck = self._chance.sample(["kill", *self.kinds], 1 + len(self.kinds))
