@@ -194,6 +194,10 @@ class TrialFolder:
             path.unlink()
         kept = self._read_json("recipe.json")
         if kept is not None and kept.get("dense") == dense and _same(kept, recipe):
+            # The last worker may have been killed before other machines were told of what it had written.
+            for name in sorted({*CHECKED, CHECKSUMS}, key=lambda name: name == "measurement.json"):
+                if (self.path / name).exists():
+                    self.on_kept(self.path / name)
             return
         self.put_aside()
         self._keep_json("recipe.json", {"dense": dense, **recipe.as_json()})
