@@ -4,7 +4,7 @@ The public API, usable from a notebook; it knows nothing of studies, databases, 
 
     dense = pruner.load("mobilenetv2.pth")                    # any file that holds a MobileNetV2
     resources = pruner.InMemory(data=pruner.load_data("digits"), resolution=32, dense=dense)
-    recipe = pruner.Recipe(prune=pruner.Prune(cut={"stage4": 0.5}), tune=pruner.Tune(resolution=32))
+    recipe = pruner.Recipe(prune=pruner.Prune(pruning_ratio={"stage4": 0.5}), tune=pruner.Tune(resolution=32))
     model = pruner.compress(dense, recipe, resources)
     pruner.export(model, "pruned.pth")
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from pruner.exports.module import export_module as export
     from pruner.measurement.measure import measure
     from pruner.network.loading import load_network as load
-    from pruner.recipe import Mask, Prune, Recipe
+    from pruner.recipe import Iterative, Mask, Prune, Recipe
     from pruner.resources import InMemory
+    from pruner.train import Phase, Training
     from pruner.training.fine_tune import fine_tune
-    from pruner.tune import Phase, Rounds, Tune
 
 _HOMES = {
     "score_channels": "pruner.channels.importance",
@@ -47,9 +47,9 @@ _HOMES = {
     "Recipe": "pruner.recipe",
     "InMemory": "pruner.resources",
     "fine_tune": "pruner.training.fine_tune",
-    "Phase": "pruner.tune",
-    "Rounds": "pruner.tune",
-    "Tune": "pruner.tune",
+    "Phase": "pruner.train",
+    "Iterative": "pruner.recipe",
+    "Training": "pruner.train",
 }
 """Public name -> its module, and its name there where that is another. Loading all takes torch's five seconds."""
 
@@ -57,12 +57,12 @@ __all__ = [
     "ChannelPlan",
     "Compression",
     "InMemory",
+    "Iterative",
     "Mask",
     "Phase",
     "Prune",
     "Recipe",
-    "Rounds",
-    "Tune",
+    "Training",
     "apply_plan",
     "compress",
     "export",

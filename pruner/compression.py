@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.channels.importance import Scores
-from pruner.channels.plan import ChannelPlan, apply_plan, between, make_plan, needs_curves, on_the_way
+from pruner.channels.plan import ChannelPlan, apply_plan, compose_plans, interpolate_plan, make_plan, needs_curves
 from pruner.channels.reconstruct import Targets
 from pruner.data.datasets import Dataset
 from pruner.network.mobilenet import classes
 from pruner.recipe import Prune, Recipe
 from pruner.system.seeds import mix
+from pruner.train import Training
 from pruner.training.distill import Teacher
 from pruner.training.fine_tune import Epoch, epoch_images, fine_tune
-from pruner.tune import Tune
-from pruner.weights.masks import MaskKeeper, Masks, apply_masks, cubic, tightened, weights
+from pruner.weights.masks import MaskKeeper, Masks, apply_masks, cubic, shrink_masks, weights
 
-_CURVES = "reconstruction"
+_CURVES = "obs"
 """Sorted, the scores by this importance are the curves that a target is allocated by."""
 
 
@@ -55,8 +55,8 @@ class Resources(Protocol):
     def teacher(self) -> Teacher:
         """The dense network's logits for all training images."""
 
-    def executed(self, model: nn.Module, tune: Tune) -> Tune:
-        """`tune` with each execution `auto` replaced by the one to use on this machine."""
+    def executed(self, model: nn.Module, train: Training) -> Training:
+        """`training` with each execution `auto` replaced by the one to use on this machine."""
 
 
 def plan_channels(parent: MobileNetV2, prune: Prune, resources: Resources) -> ChannelPlan:
@@ -101,11 +101,11 @@ def compress(
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One cut and the training after it."""
+    """One step of pruning and the training after it."""
 
     plan: ChannelPlan
     """Which of the parent's channels are left."""
-    tune: Tune
+    train: Training
 
 
 class Compression:
@@ -124,7 +124,7 @@ class Compression:
         *,
         resume: dict[str, Any] | None = None,
     ) -> None:
-        """Make the first cut, its reconstruction and masks, unless a run is resumed.
+        """Prune for the first time, with reconstruction and masks, unless a run is resumed.
 
         Args:
             parent: The network to prune, on the CPU, in eval mode; it stays as it is.
@@ -135,10 +135,10 @@ class Compression:
         """
         self._parent, self._recipe, self._resources = parent, recipe, resources
         self._steps = self._steps_to(plan)
-        self._at: int = resume["round"] if resume else 0
+        self._at: int = resume["step"] if resume else 0
         self._state: dict[str, Any] | None = resume["training"] if resume else None
         first = self._steps[self._at].plan
-        self.model = _cut(parent, first)
+        self.model = _pruned(parent, first)
         if self._state is None:  # otherwise the weights are in the state
             self._reconstruct(parent, first)
         self._keeper = self._masks()
@@ -146,7 +146,7 @@ class Compression:
     @property
     def images(self) -> list[int]:
         """How many images each epoch trains on, those that are done included."""
-        return [count for step in self._steps for count in epoch_images(self._resources.data.train, step.tune)]
+        return [count for step in self._steps for count in epoch_images(self._resources.data.train, step.train)]
 
     def epochs(self, on_images: Callable[[int], None] | None = None) -> Iterator[Epoch]:
         """Train epoch by epoch; between two steps, prune and reconstruct.
@@ -162,38 +162,37 @@ class Compression:
             Diverged: The loss is no longer a number.
         """
         data = self._resources.data
-        teacher = self._resources.teacher() if self._recipe.tune.temperature else None
+        teacher = self._resources.teacher() if self._recipe.train.distill_temperature else None
         while True:
             step = self._steps[self._at]
-            before = sum(earlier.tune.total_epochs for earlier in self._steps[: self._at])
+            before = sum(earlier.train.total_epochs for earlier in self._steps[: self._at])
             reports = fine_tune(
-                self.model, data.train, self._resources.executed(self.model, step.tune), mirrors=data.mirrors,
-                keeper=self._keeper, teacher=teacher, in_use=self._resources.resolution, resume=self._state,
+                self.model, data.train, self._resources.executed(self.model, step.train), mirrors=data.mirrors,
+                keeper=self._keeper, teacher=teacher, resolution=self._resources.resolution, resume=self._state,
                 on_images=on_images,
             )  # fmt: skip
             for epoch in reports:
-                state = {"training": epoch.state, "round": self._at}
+                state = {"training": epoch.state, "step": self._at}
                 yield replace(epoch, number=before + epoch.number, state=state)
             if step is self._steps[-1]:
                 return
             self._at, self._state = self._at + 1, None
-            wider, plan = self.model.eval(), between(step.plan, self._steps[self._at].plan)
-            self.model = _cut(wider, plan)
+            wider, plan = self.model.eval(), compose_plans(step.plan, self._steps[self._at].plan)
+            self.model = _pruned(wider, plan)
             self._reconstruct(wider, plan)
             self._keeper = self._masks()
 
     def _steps_to(self, plan: ChannelPlan) -> list[_Step]:
         """The steps of the recipe; the last one ends at the plan."""
         recipe, found = self._recipe, []
-        if recipe.rounds:
+        for number, target in enumerate(recipe.iterative.targets(plan.dense_mflops, plan.mflops)):
             scores = self._resources.scores(recipe.prune.importance, self._parent)
-            for number, target in enumerate(recipe.rounds.targets(plan.dense_mflops, plan.mflops)):
-                tune = replace(recipe.round_tune, seed=mix(recipe.tune.seed, number + 1))
-                found.append(_Step(on_the_way(plan, scores, target, classes(self._parent)), tune))
-        return [*found, _Step(plan, recipe.tune)]
+            train = replace(recipe.step_train, seed=mix(recipe.train.seed, number + 1))
+            found.append(_Step(interpolate_plan(plan, scores, target, classes(self._parent)), train))
+        return [*found, _Step(plan, recipe.train)]
 
     def _reconstruct(self, wider: nn.Module, plan: ChannelPlan) -> None:
-        if self._recipe.prune.repair and plan.kept_widths != plan.dense_widths:
+        if self._recipe.prune.reconstruct and plan.kept_widths != plan.dense_widths:
             self._resources.reconstruct(self.model, self._resources.targets(wider), plan)
 
     def _masks(self) -> MaskKeeper | None:
@@ -208,17 +207,19 @@ class Compression:
         if self._state is None and not mask.gradual:
             plan, resources = self._steps[self._at].plan, self._resources
             unpruned = plan.kept_widths == plan.dense_widths
-            targets = resources.targets(self._parent if unpruned else self.model) if self._recipe.prune.repair else None
-            for step in range(mask.rounds):
+            targets = (
+                resources.targets(self._parent if unpruned else self.model) if self._recipe.prune.reconstruct else None
+            )
+            for step in range(mask.steps):
                 scores = resources.weight_scores(mask.importance, self.model)
-                masks = tightened(masks, scores, mask, cubic((step + 1) / mask.rounds))
+                masks = shrink_masks(masks, scores, mask, cubic((step + 1) / mask.steps))
                 apply_masks(self.model, masks)
                 if targets is not None:
-                    resources.reconstruct(self.model, targets, between(plan, plan), masks)
+                    resources.reconstruct(self.model, targets, compose_plans(plan, plan), masks)
         return MaskKeeper(self.model, mask, masks)
 
 
-def _cut(model: nn.Module, plan: ChannelPlan) -> MobileNetV2:
+def _pruned(model: nn.Module, plan: ChannelPlan) -> MobileNetV2:
     pruned = apply_plan(model, plan)
     assert isinstance(pruned, MobileNetV2)
     return pruned

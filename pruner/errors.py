@@ -5,8 +5,6 @@
 - `Diverged`: training produced a loss that is not a number.
 """
 
-import math
-
 
 class InputError(ValueError):
     """What the user gave cannot be used; the text is one line for the user."""
@@ -14,12 +12,6 @@ class InputError(ValueError):
 
 class Diverged(ArithmeticError):
     """The loss became infinite or not a number; the learning rate is usually too high."""
-
-
-def check_number(where: str, value: float, most: float = math.inf) -> None:
-    """Raise InputError unless `value` is in [0, most), which NaN is not."""
-    if not 0 <= value < most:
-        raise InputError(f"{where}: {value:g} is not in [0, {most:g})")
 
 
 def check_name(where: str, name: str, known: tuple[str, ...]) -> None:

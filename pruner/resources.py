@@ -12,12 +12,12 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.channels.importance import NEED_IMAGES, Scores, score_channels
 from pruner.channels.plan import ChannelPlan
-from pruner.channels.reconstruct import Targets, look, repair
+from pruner.channels.reconstruct import Targets, reconstruct, record_targets
 from pruner.data.datasets import Dataset, Split
 from pruner.errors import InputError
 from pruner.system.seeds import mix
+from pruner.train import Training
 from pruner.training.distill import Teacher, logits_by_chunk
-from pruner.tune import Tune
 from pruner.weights.masks import Masks, score_weights
 
 Told = Callable[[int], None]
@@ -33,11 +33,11 @@ class InMemory:
     resolution: int = 224
     """Pixels a side of the images that the network is for."""
     dense: MobileNetV2 | None = None
-    """The teacher of recipes with a temperature."""
+    """The teacher of recipes that distill."""
     calibration_images: int = 128
     """Training images whose gradients rank channels and weights."""
-    repair_images: int = 512
-    """Training images for reconstruction, and for the importance `reconstruction`."""
+    reconstruction_images: int = 512
+    """Training images for reconstruction, and for the importance `obs`."""
     seed: int = 0
     _scores: dict[tuple[str, int], Scores] = field(default_factory=dict)
     _kept: list[object] = field(default_factory=list)
@@ -45,7 +45,7 @@ class InMemory:
 
     def ranking_images(self, importance: str) -> Split:
         """The training images by which that importance ranks channels."""
-        count = self.repair_images if importance == "reconstruction" else self.calibration_images
+        count = self.reconstruction_images if importance == "obs" else self.calibration_images
         return calibration(self.data.train, count if importance in NEED_IMAGES else 0, self.seed)
 
     def scores(self, importance: str, model: MobileNetV2, on_images: Told | None = None) -> Scores:
@@ -66,26 +66,26 @@ class InMemory:
 
     def targets(self, model: nn.Module, on_images: Told | None = None) -> Targets:
         """What a network computes at sampled places of the reconstruction's images."""
-        images = self.reconstruction_images()
+        images = self._for_reconstruction()
         seen = copy.deepcopy(model).to(images.images.device)
         assert isinstance(seen, MobileNetV2)
-        return look(seen, images, resolution=self.resolution, seed=self.seed, on_images=on_images)
+        return record_targets(seen, images, resolution=self.resolution, seed=self.seed, on_images=on_images)
 
     def reconstruct(
         self, model: nn.Module, targets: Targets, plan: ChannelPlan, masks: Masks | None = None,
         on_images: Told | None = None,
     ) -> None:  # fmt: skip
         """Refit `model` in place, see `pruner.channels.reconstruct`."""
-        images = self.reconstruction_images()
+        images = self._for_reconstruction()
         assert isinstance(model, MobileNetV2)
-        repair(
+        reconstruct(
             model.to(images.images.device), targets, plan, images,
             masks=masks, resolution=self.resolution, seed=self.seed, on_images=on_images,
         )  # fmt: skip
 
-    def reconstruction_images(self) -> Split:
+    def _for_reconstruction(self) -> Split:
         """The training images for reconstruction."""
-        return calibration(self.data.train, self.repair_images, self.seed)
+        return calibration(self.data.train, self.reconstruction_images, self.seed)
 
     def teacher(self) -> Teacher:
         """The dense network's logits, computed once.
@@ -96,16 +96,18 @@ class InMemory:
         found = next((kept for kept in self._kept if isinstance(kept, Teacher)), None)
         if found is None:
             if self.dense is None:
-                raise InputError("temperature: learning from the dense network needs that network: InMemory(dense=...)")
+                raise InputError(
+                    "distill_temperature: learning from the dense network needs that network: InMemory(dense=...)"
+                )
             model, train = copy.deepcopy(self.dense).eval().to(self.data.train.images.device), self.data.train
             chunks = logits_by_chunk(model, train, resolution=self.resolution, mirrors=self.data.mirrors)
             found = Teacher(torch.cat(list(chunks)))
             self._kept.append(found)
         return found
 
-    def executed(self, model: nn.Module, tune: Tune) -> Tune:
+    def executed(self, model: nn.Module, training: Training) -> Training:
         """As it is: `auto` is eager."""
-        return tune
+        return training
 
 
 def calibration(train: Split, count: int, seed: int) -> Split:

@@ -26,10 +26,24 @@ class Options:
     """A database's URL; None: SQLite in the study's folder."""
     artifacts: str | None = None
     """Where the machines share files: a folder, or s3://bucket/prefix."""
-    base: Path | None = None
+    dense: Path | None = None
     data_root: Path | None = None
     threads: int = 0
     """Of torch; 0: all cores."""
     device: str = "auto"
-    grace: float = 60.0
+    grace_period: float = 60.0
     """Seconds without a beat after which a worker on another machine counts as dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """How many workers, and where."""
+
+    count: int = 0
+    """0: one a core, or GPU."""
+    launcher: str = "local"
+    """`local`, or `ray`: on the machines of a cluster."""
+    address: str | None = None
+    """The cluster's; None: RAY_ADDRESS, else a Ray of its own."""
+    gpus: float = 0.0
+    """Of the cluster's, for each worker."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
+
+import tenacity
 
 from pruner.system.files import insisting
 from search import signals
@@ -48,25 +49,29 @@ def patiently(
 
     `action` must be safe to repeat. An interrupt ends the waiting, even where interrupts are deferred.
     """
-    began, pause = time.monotonic(), _FIRST_PAUSE_S
-    met: Hindrance | None = None
-    while True:
-        try:
-            result = action()
-        except Exception as error:
-            found, left = hindrance(error), patience - (time.monotonic() - began)
-            if found is None or left <= 0:
-                raise
-            if met is None:
-                say(f"{found.said}; trying again for {left / 60:.0f} min.")
-            met = found
-            before_again()
-            signals.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE_S)
-        else:
-            if met is not None:
-                say(met.passed)
-            return result
+    met: list[Hindrance] = []
+
+    def hindered(error: BaseException) -> bool:
+        found = hindrance(error)
+        met.extend([found] if found else [])
+        return found is not None
+
+    def before_sleep(state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == 1:
+            say(f"{met[0].said}; trying again for {patience / 60:.0f} min.")
+        before_again()
+
+    result = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(hindered),
+        stop=tenacity.stop_after_delay(patience),
+        wait=tenacity.wait_exponential(multiplier=_FIRST_PAUSE_S, exp_base=1.5, max=_LONGEST_PAUSE_S),
+        sleep=signals.sleep,
+        before_sleep=before_sleep,
+        reraise=True,
+    )(action)
+    if met:
+        say(met[-1].passed)
+    return result
 
 
 @contextmanager

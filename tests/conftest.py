@@ -34,33 +34,36 @@ TINY_BASE = """
 [data]
 name = "digits"
 resolution = 32
-[base]
+[dense]
 init = "random"
 optimizer = "adamw"
 learning_rate = 0.004
 epochs = 2
 images_per_epoch = 96
-batch = 32
+batch_size = 32
 [latency]
 runs = 3
 """
 """Data and dense network of the tiny study, and of whatever goes on from it."""
 
+TINY_RATIOS = """[space.pruning_ratio]
+stage3 = { low = 0.1, high = 0.8 }
+stage6 = { low = 0.1, high = 0.8 }
+head = [0.25, 0.5]"""
+"""What the tiny study samples, by stage."""
+
 TINY_STUDY = f"""
 trials = 4
-watch_images = 32
+epoch_eval_images = 32
 {TINY_BASE}[space]
 importance = ["l1", "l2", "bn_scale"]
 learning_rate = {{ low = 0.002, high = 0.01, log = true }}
-[space.cut]
-stage3 = {{ low = 0.1, high = 0.8 }}
-stage6 = {{ low = 0.1, high = 0.8 }}
-head = [0.25, 0.5]
+{TINY_RATIOS}
 [train]
 optimizer = "adamw"
 epochs = 2
 images_per_epoch = 64
-batch = 32
+batch_size = 32
 """
 
 
@@ -121,7 +124,7 @@ def status(invoke: Invoke, study: Path, runs: Path) -> dict[str, Any]:
 def figures(study: dict[str, Any]) -> list[tuple[Any, ...]]:
     """What a rerun must give again: everything but how long things took."""
     return [
-        tuple(v for k, v in record.items() if k not in ("seconds", "core_seconds", "work", "latency_ms"))
+        tuple(v for k, v in record.items() if k not in ("wall_seconds", "cpu_seconds", "cost", "worker", "latency_ms"))
         for record in study["records"]
     ]
 

@@ -13,6 +13,7 @@ from conftest import Command, running
 from torchvision.models import resnet18
 
 from pruner.network.mobilenet import fresh
+from search.cli.main import COMMANDS
 
 WriteStudy = Callable[..., Path]
 
@@ -35,8 +36,8 @@ def test_bad_networks_are_refused_by_run_and_score(command: Command, write_study
     torch.save(resnet18(), foreign)
     study = write_study()
     for path, word in ((truncated, "truncated"), (foreign, "resnet"), (tmp_path / "none.pth", "no such file")):
-        assert word in complaint(command("score", path, "--data", "digits"))
-        assert word in complaint(command("run", study, "--base", path, "--runs", tmp_path / "runs"))
+        assert word in complaint(command("evaluate", path, "--data", "digits"))
+        assert word in complaint(command("run", study, "--dense", path, "--runs", tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
 
 
@@ -45,17 +46,22 @@ def test_bad_study_files_and_options(command: Command, write_study: WriteStudy, 
     misspelt = write_study(("learning_rate = {", "lerning_rate = {"))
     assert "did you mean learning_rate?" in complaint(command("run", misspelt, "--runs", runs))
     outside = write_study(("head = [0.25, 0.5]", "head = [0.25, 1.0]"))
-    assert "in [0, 1)" in complaint(command("run", outside, "--runs", runs))
+    assert "head.1: input should be less than 1" in complaint(command("run", outside, "--runs", runs))
     assert not runs.exists()
     study = write_study()
     assert "not begun" in complaint(command("status", study, "--runs", runs))
     assert "not begun" in complaint(command("export", study, "--runs", runs))
     assert "--device" in complaint(command("run", study, "--runs", runs, "--device", "abacus"))
     assert "--treads" in complaint(command("run", study, "--treads", 2))
-    for option, value in (("--grace", "nan"), ("--grace", "inf"), ("--threads", 10**9), ("--workers", 10**9)):
+    for option, value in (
+        ("--grace-period", "nan"),
+        ("--grace-period", "inf"),
+        ("--threads", 10**9),
+        ("--workers", 10**9),
+    ):
         assert option in complaint(command("run", study, option, value))
     for option in ("--start", "--end", "--step", "--nonzero"):
-        assert option in complaint(command("scan", "none.pth", option, "nan"))
+        assert option in complaint(command("sensitivity", "none.pth", option, "nan"))
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert "--runs" in complaint(command("run", study, "--runs", blocked))
@@ -68,8 +74,8 @@ def test_a_wrong_data_folder(command: Command, write_study: WriteStudy, tmp_path
     network = tmp_path / "network.pth"
     torch.save(fresh(10, 0), network)
     for command_line in (
-        ("run", study, "--runs", runs), ("worker", study, "--runs", runs), ("base", study, "--runs", runs),
-        ("score", network), ("compare", network, "--out", tmp_path / "out" / "c.html"),
+        ("run", study, "--runs", runs), ("worker", study, "--runs", runs), ("train-dense", study, "--runs", runs),
+        ("evaluate", network), ("compare", network, "--out", tmp_path / "out" / "c.html"),
     ):  # fmt: skip
         line = complaint(command(*command_line, "--data-root", wrong, **offline))
         assert str(wrong) in line
@@ -77,7 +83,7 @@ def test_a_wrong_data_folder(command: Command, write_study: WriteStudy, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["network.pth", "tiny.toml"]
     there = tmp_path / "there"
     there.mkdir()
-    complaint(command("score", network, "--data-root", there, **offline))
+    complaint(command("evaluate", network, "--data-root", there, **offline))
     assert not list(there.iterdir())
 
 
@@ -87,9 +93,9 @@ def test_a_mistyped_path_leaves_no_folders_behind(command: Command, write_study:
     for command_line in (
         ("status", study), ("check", study), ("plot", study, "--out", typo / "r.html", "--table", typo / "t.csv"),
         ("plot", study, study), ("export", study, "--out", typo / "o"), ("dashboard", study, "--port", 0),
-        ("submit", study, *notebook, "--out", typo), ("forecast", study, "--out", typo / "f.html"),
-        ("export", study, "--artifacts", typo / "store"), ("run", study, "--base", typo / "net.pth"),
-        ("run", typo / "study.toml"), ("worker", study, "--base", typo / "net.pth"),
+        ("submit", study, *notebook, "--out", typo), ("predictor", study, "--out", typo / "f.html"),
+        ("export", study, "--artifacts", typo / "store"), ("run", study, "--dense", typo / "net.pth"),
+        ("run", typo / "study.toml"), ("worker", study, "--dense", typo / "net.pth"),
     ):  # fmt: skip
         complaint(command(*command_line, "--runs", typo / "runs"))
         assert not typo.exists(), command_line
@@ -122,7 +128,6 @@ def test_no_space_left_loses_nothing(command: Command, write_study: WriteStudy, 
 def test_help_teaches(command: Command) -> None:
     overview = command("--help")
     assert overview.returncode == 0
-    for name in ("run", "serve", "worker", "base", "status", "plot", "dashboard", "check", "export", "submit", "score",
-                 "compare"):  # fmt: skip
-        assert name in overview.stdout
+    for name, (_, short) in COMMANDS.items():
+        assert name in overview.stdout and short in overview.stdout
         assert command(name, "--help").returncode == 0

@@ -15,7 +15,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.channels.importance import Scores, score_channels
 from pruner.channels.plan import ChannelPlan, apply_plan, kept, make_plan
 from pruner.errors import InputError
-from pruner.network.mobilenet import fresh, origin_difference, widths
+from pruner.network.mobilenet import architecture_difference, fresh, widths
 from pruner.network.structure import GROUPS, STAGES
 from pruner.recipe import Prune
 
@@ -27,45 +27,47 @@ def scores(dense: MobileNetV2) -> Scores:
     return score_channels(dense, "l2")
 
 
-def everywhere(cut: float, **more: object) -> Prune:
-    stages = dict.fromkeys(STAGES, cut)
-    return Prune(cut=stages, output_cut={s: c for s, c in stages.items() if s != "head"}, **more)  # type: ignore[arg-type]
+def everywhere(pruning_ratio: float, **more: object) -> Prune:
+    stages = dict.fromkeys(STAGES, pruning_ratio)
+    return Prune(pruning_ratio=stages, output_pruning_ratio={s: c for s, c in stages.items() if s != "head"}, **more)  # type: ignore[arg-type]
 
 
 @given(
     width=st.integers(1, 1500),
     cuts=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
-    minimum=st.integers(1, 40),
-    multiple=st.sampled_from([1, 2, 4, 8, 16, 32]),
+    min_channels=st.integers(1, 40),
+    round_to=st.sampled_from([1, 2, 4, 8, 16, 32]),
 )
 @settings(max_examples=400)
 def test_kept_never_rises_with_the_cut_and_keeps_its_bounds(
-    width: int, cuts: tuple[float, float], minimum: int, multiple: int
+    width: int, cuts: tuple[float, float], min_channels: int, round_to: int
 ) -> None:
     less, more = sorted(cuts)
-    few, many = kept(width, more, minimum, multiple), kept(width, less, minimum, multiple)
+    few, many = kept(width, more, min_channels, round_to), kept(width, less, min_channels, round_to)
     assert few <= many
-    assert min(width, minimum) <= few <= width
-    assert few % multiple == 0 or few == width
-    assert kept(width, 0.0, minimum, multiple) == width
+    assert min(width, min_channels) <= few <= width
+    assert few % round_to == 0 or few == width
+    assert kept(width, 0.0, min_channels, round_to) == width
 
 
-@given(width=st.integers(1, 1500), cut=st.floats(0, 0.999), minimum=st.integers(1, 5))
-def test_kept_is_the_rounded_share(width: int, cut: float, minimum: int) -> None:
-    assert kept(width, cut, minimum) == min(width, max(minimum, round(width * (1 - cut))))
+@given(width=st.integers(1, 1500), pruning_ratio=st.floats(0, 0.999), min_channels=st.integers(1, 5))
+def test_kept_is_the_rounded_share(width: int, pruning_ratio: float, min_channels: int) -> None:
+    assert kept(width, pruning_ratio, min_channels) == min(width, max(min_channels, round(width * (1 - pruning_ratio))))
 
 
-@pytest.mark.parametrize("cut", [0.1, 0.5, 0.66, 0.7, 0.95, 0.99])
-@pytest.mark.parametrize("multiple", [1, 8])
-def test_every_group_gets_the_width_asked_for(dense: MobileNetV2, scores: Scores, cut: float, multiple: int) -> None:
-    plan = make_plan(dense, everywhere(cut, multiple=multiple, minimum=2), scores)
-    expected = {name: kept(width, cut, 2, multiple) for name, width in widths(dense).items()}
+@pytest.mark.parametrize("pruning_ratio", [0.1, 0.5, 0.66, 0.7, 0.95, 0.99])
+@pytest.mark.parametrize("round_to", [1, 8])
+def test_every_group_gets_the_width_asked_for(
+    dense: MobileNetV2, scores: Scores, pruning_ratio: float, round_to: int
+) -> None:
+    plan = make_plan(dense, everywhere(pruning_ratio, round_to=round_to, min_channels=2), scores)
+    expected = {name: kept(width, pruning_ratio, 2, round_to) for name, width in widths(dense).items()}
     assert plan.kept_widths == expected
     assert widths(apply_plan(dense, plan)) == expected
 
 
 def test_stages_are_cut_one_by_one(dense: MobileNetV2, scores: Scores) -> None:
-    plan = make_plan(dense, Prune(cut={"stage4": 0.5}, output_cut={"stage5": 0.25}), scores)
+    plan = make_plan(dense, Prune(pruning_ratio={"stage4": 0.5}, output_pruning_ratio={"stage5": 0.25}), scores)
     changed = {name for name, width in plan.kept_widths.items() if width != widths(dense)[name]}
     assert changed == {f"stage4.hidden.{block}" for block in (7, 8, 9, 10)} | {"stage5.output"}
     assert plan.kept_widths["stage4.hidden.7"] == 96  # block 7 expands stage 3's 32 channels
@@ -73,11 +75,11 @@ def test_stages_are_cut_one_by_one(dense: MobileNetV2, scores: Scores) -> None:
 
 
 def test_mflops_never_rise_when_a_cut_grows(dense: MobileNetV2, scores: Scores) -> None:
-    for prune in (everywhere, lambda cut, **k: Prune(global_cut=cut, **k)):
-        for multiple in (1, 8):
+    for prune in (everywhere, lambda pruning_ratio, **k: Prune(global_pruning_ratio=pruning_ratio, **k)):
+        for round_to in (1, 8):
             counts = [
-                make_plan(dense, prune(cut, multiple=multiple), scores).mflops
-                for cut in (0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
+                make_plan(dense, prune(pruning_ratio, round_to=round_to), scores).mflops
+                for pruning_ratio in (0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99)
             ]
             assert counts == sorted(counts, reverse=True)
             assert counts[-1] < 0.12 * counts[0]
@@ -88,8 +90,10 @@ def test_a_plan_knows_what_the_grader_will_count_before_the_network_is_cut(
     dense: MobileNetV2, scores: Scores, seed: int
 ) -> None:
     chance = random.Random(seed)
-    cut, output_cut = ({stage: chance.random() for stage in stages} for stages in (STAGES, STAGES[:-1]))
-    plan = make_plan(dense, Prune(cut=cut, output_cut=output_cut), scores)
+    pruning_ratio, output_pruning_ratio = (
+        {stage: chance.random() for stage in stages} for stages in (STAGES, STAGES[:-1])
+    )
+    plan = make_plan(dense, Prune(pruning_ratio=pruning_ratio, output_pruning_ratio=output_pruning_ratio), scores)
     operations, params = tp.utils.count_ops_and_params(apply_plan(dense, plan), torch.zeros(1, 3, 224, 224))
     assert plan.mflops == operations / 1e6
     assert plan.params == params
@@ -106,7 +110,7 @@ def test_a_plan_replays_bit_for_bit_from_json(dense: MobileNetV2, scores: Scores
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(first.eval()(images), second.eval()(images))
     assert all(torch.equal(value, before[name]) for name, value in dense.state_dict().items())
-    assert origin_difference(first) is None
+    assert architecture_difference(first) is None
 
 
 def test_the_best_channels_stay(dense: MobileNetV2, scores: Scores) -> None:
@@ -124,7 +128,7 @@ def test_cutting_channels_that_are_zero_changes_nothing() -> None:
         victim[2].weight[:, ::2] = 0  # what the projection does not read may go
     scores = {name: torch.ones(width) for name, width in widths(model).items()}
     scores["stage3.hidden.5"][::2] = 0
-    plan = make_plan(model, Prune(cut={"stage3": 0.5}, ignore=("features.4", "features.6")), scores)
+    plan = make_plan(model, Prune(pruning_ratio={"stage3": 0.5}, ignored_layers=("features.4", "features.6")), scores)
     images = torch.rand(2, 3, 64, 64)
     assert plan.kept_widths["stage3.hidden.5"] == 96
     torch.testing.assert_close(apply_plan(model, plan).eval()(images), model(images), rtol=1e-4, atol=1e-5)
@@ -132,17 +136,20 @@ def test_cutting_channels_that_are_zero_changes_nothing() -> None:
 
 def test_a_global_cut_removes_the_fraction_asked_for(dense: MobileNetV2, scores: Scores) -> None:
     total = sum(widths(dense).values())
-    for cut in (0.3, 0.5):
-        plan = make_plan(dense, Prune(global_cut=cut, normalizer="max"), scores)
-        assert sum(plan.kept_widths.values()) == pytest.approx(total * (1 - cut), abs=len(GROUPS))
+    for pruning_ratio in (0.3, 0.5):
+        plan = make_plan(dense, Prune(global_pruning_ratio=pruning_ratio, normalizer="max"), scores)
+        assert sum(plan.kept_widths.values()) == pytest.approx(total * (1 - pruning_ratio), abs=len(GROUPS))
         assert len({round(width / widths(dense)[name], 2) for name, width in plan.kept_widths.items()}) > 5
-    deep = make_plan(dense, Prune(global_cut=0.99, minimum=3), scores)
+    deep = make_plan(dense, Prune(global_pruning_ratio=0.99, min_channels=3), scores)
     assert min(deep.kept_widths.values()) == 3
 
 
 def test_what_is_ignored_stays_whole(dense: MobileNetV2, scores: Scores) -> None:
     with_residual = {3, 5, 6, 8, 9, 10, 12, 13, 15, 16}
-    for prune in (Prune(global_cut=0.8, ignore=("residual", "classifier")), everywhere(0.8, ignore=("residual",))):
+    for prune in (
+        Prune(global_pruning_ratio=0.8, ignored_layers=("residual", "classifier")),
+        everywhere(0.8, ignored_layers=("residual",)),
+    ):
         plan = make_plan(dense, prune, scores)
         pruned = apply_plan(dense, plan)
         for block in with_residual:
@@ -150,20 +157,20 @@ def test_what_is_ignored_stays_whole(dense: MobileNetV2, scores: Scores) -> None
                 assert pruned.features[block].get_parameter(name).shape == parameter.shape
         assert plan.mflops < 0.8 * plan.dense_mflops
         assert pruned.classifier[1].out_features == 10
-    stage = make_plan(dense, everywhere(0.5, ignore=("stage2", "head")), scores).kept_widths
+    stage = make_plan(dense, everywhere(0.5, ignored_layers=("stage2", "head")), scores).kept_widths
     assert (stage["stage2.output"], stage["head"], stage["stage3.output"]) == (24, 1280, 16)
 
 
 def test_bad_requests_are_one_line(dense: MobileNetV2, scores: Scores) -> None:
     for bad in (1.0, 1.5, -0.1):
-        with pytest.raises(InputError, match=r"\[0, 1\)"):
-            Prune(cut={"stage1": bad})
-        with pytest.raises(InputError, match=r"\[0, 1\)"):
-            Prune(global_cut=bad)
+        with pytest.raises(InputError, match="input should be (less|greater) than"):
+            Prune(pruning_ratio={"stage1": bad})
+        with pytest.raises(InputError, match="input should be (less|greater) than"):
+            Prune(global_pruning_ratio=bad)
     with pytest.raises(InputError, match="stage9"):
-        Prune(cut={"stage9": 0.5})
+        Prune(pruning_ratio={"stage9": 0.5})
     with pytest.raises(InputError, match=r"features\.77"):
-        Prune(ignore=("features.77",))
+        Prune(ignored_layers=("features.77",))
     plan = make_plan(dense, everywhere(0.5), scores)
     with pytest.raises(InputError, match="other widths"):
         apply_plan(apply_plan(dense, plan), plan)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pruner.network.loading import load_network
 from search.integrity.check import Problem, find_problems
 from search.storage.artifacts import Shared
-from search.storage.folder import CHECKED, CHECKSUMS, StudyFolder
+from search.storage.folder import StudyFolder
 from search.storage.studies import load_study
+from search.storage.trial_folder import CHECKED, CHECKSUMS
 from search.study.spec import read_study
 from search.terminal.progress import Terminal
 

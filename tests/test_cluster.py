@@ -38,7 +38,7 @@ def test_a_study_on_ray_finishes_though_a_worker_is_killed(
     study = write_study(("trials = 4", f"trials = {trials}"), ("images_per_epoch = 64", "images_per_epoch = 192"))
     where = ("--runs", tmp_path / "r", "--storage", postgres.url("ray"))
     with running(
-        "run", study, *where, "--artifacts", tmp_path / "store", "--on", "ray", "--workers", 2, "--json",
+        "run", study, *where, "--artifacts", tmp_path / "store", "--launcher", "ray", "--workers", 2, "--json",
         RAY_ADDRESS="", RAY_USAGE_STATS_ENABLED="0",
     ) as process:  # fmt: skip
         wait_for(lambda: list(tmp_path.glob("r/tiny/trials/000[1-5]/checkpoint.pt")) and ray_workers(), process)
@@ -50,7 +50,7 @@ def test_a_study_on_ray_finishes_though_a_worker_is_killed(
     state = json.loads(invoke("status", study, *where, "--json"))
     assert [record["state"] for record in state["records"]] == ["done"] * trials
     assert len({record["number"] for record in state["records"]}) == trials
-    refused = command("run", study, "--runs", tmp_path / "other", "--on", "ray", "--address", "somewhere:6379")
+    refused = command("run", study, "--runs", tmp_path / "other", "--launcher", "ray", "--address", "somewhere:6379")
     assert (refused.returncode, "cannot share an SQLite file" in refused.stderr) == (2, True)
 
 
@@ -82,10 +82,10 @@ def test_machines_that_share_a_database_and_a_bucket_share_a_study(
     study = write_study(("trials = 4", "trials = 3"), ('["l1", "l2", "bn_scale"]', '"l2"'))
     shared = ("--storage", postgres.url("bucket"), "--artifacts", bucket, "--threads", 1)
     one, other = tmp_path / "one", tmp_path / "other"  # two folders stand for two machines
-    with running("worker", study, *shared, "--runs", one, "--grace", 2) as worker:
+    with running("worker", study, *shared, "--runs", one, "--grace-period", 2) as worker:
         wait_for(lambda: list(one.glob("tiny/trials/0001/checkpoint.pt")), worker)
         worker.kill()
-    printed = json.loads(invoke("run", study, *shared, "--runs", other, "--workers", 1, "--grace", 2, "--json"))
+    printed = json.loads(invoke("run", study, *shared, "--runs", other, "--workers", 1, "--grace-period", 2, "--json"))
     assert printed["trials"]["done"] == 3
     assert Path(printed["file"]).is_relative_to(other)
     assert not list((other / "dense").glob("*.checkpoint")), "it trained the dense network again"
@@ -95,7 +95,7 @@ def test_machines_that_share_a_database_and_a_bucket_share_a_study(
         load_network(tmp_path / f"mobilenet-{number}.pth")
     alone = tmp_path / "alone"
     (dense,) = (other / "dense").glob("*.pth")
-    invoke("run", study, "--runs", alone, "--base", dense, "--workers", 1, "--threads", 1)
+    invoke("run", study, "--runs", alone, "--dense", dense, "--workers", 1, "--threads", 1)
     mine = json.loads(invoke("status", study, "--runs", other, *shared[:2], "--json"))
     assert figures(mine) == figures(status(invoke, study, alone))
     names = [item["Key"] for item in boto3.client("s3").list_objects_v2(Bucket="studies")["Contents"]]

@@ -14,7 +14,7 @@ from pruner.channels.plan import make_plan
 from pruner.data.datasets import cifar10
 from pruner.measurement.measure import accuracy, count, evaluate
 from pruner.network.loading import load_dense, load_network
-from pruner.network.mobilenet import origin_difference
+from pruner.network.mobilenet import architecture_difference
 from search.sampling.recipe import grid, recipe
 from search.sampling.samplers import budget
 from search.study.spec import read_study
@@ -28,7 +28,7 @@ def test_the_courses_network_is_what_it_should_be(course_files: CourseFiles) -> 
     root, base = course_files
     model = load_dense(base, 10)
     assert count(model) == (pytest.approx(318.969, abs=1e-3), 2_236_682)
-    assert origin_difference(model) is None
+    assert architecture_difference(model) is None
     right = evaluate(model, cifar10(root).test.first(500), resolution=224)
     assert accuracy(right) > 0.93
 
@@ -38,7 +38,7 @@ def test_a_network_that_is_shipped_is_what_its_card_says(network: Path, course_f
     root, _ = course_files
     card = network.with_name("card.md").read_text()
     model = load_network(network)
-    assert origin_difference(model) is None
+    assert architecture_difference(model) is None
     assert count(model)[0] == pytest.approx(float(said(card, r"operations \| ([\d.]+) MFLOPs")), abs=1e-3)
     right = evaluate(model, cifar10(root).test.first(1000), resolution=224)
     of_all = float(said(card, r"accuracy on the test images \| ([\d.]+)%")) / 100
@@ -58,7 +58,7 @@ def test_the_fixed_ratio_study_cuts_what_it_names(course_files: CourseFiles) -> 
     model = load_dense(base, 10)
     points = grid(spec)
     assert budget(spec) == 3
-    assert [point["global_cut"] for point in points] == [0.3, 0.5, 0.8]
+    assert [point["global_pruning_ratio"] for point in points] == [0.3, 0.5, 0.8]
     scores = score_channels(model, "l1")
     values = {"importance": "l1", "learning_rate": 0.01}
     plans = [make_plan(model, recipe({**values, **point}, spec).prune, scores) for point in points]
@@ -74,7 +74,7 @@ def test_the_fixed_ratio_study_cuts_what_it_names(course_files: CourseFiles) -> 
 def test_the_record_is_graded_as_its_card_says(course_files: CourseFiles, invoke: Invoke) -> None:
     root, _ = course_files
     network = STUDIES / "record" / "mobilenet.pth"
-    graded = json.loads(invoke("score", network, "--data", "cifar10", "--data-root", root, "--json"))
+    graded = json.loads(invoke("evaluate", network, "--data", "cifar10", "--data-root", root, "--json"))
     card = network.with_name("card.md").read_text()
     of_all = float(said(card, r"accuracy on the test images \| ([\d.]+)%")) / 100
     assert graded["accuracy"] == pytest.approx(of_all, abs=0.0005)  # another processor rounds differently
@@ -93,7 +93,7 @@ def test_the_course_study_cut_short(course_files: CourseFiles, invoke: Invoke, t
     study = tmp_path / "course.toml"
     shorter = text.replace("trials = 24", "trials = 1").replace("images_per_epoch = 6400", "images_per_epoch = 320")
     study.write_text(shorter.replace('name = "cifar10"', 'name = "cifar10"\nresolution = 64\nholdout = 500'))
-    options = ("--data-root", root, "--base", base, "--runs", tmp_path / "runs")
+    options = ("--data-root", root, "--dense", base, "--runs", tmp_path / "runs")
     printed = json.loads(invoke("run", study, *options, "--json"))
     assert printed["trials"]["done"] + printed["trials"]["skipped"] == 1
     assert printed["test"]["mflops"] == pytest.approx(printed["best"]["mflops"], abs=1e-6)

@@ -107,7 +107,9 @@ def test_a_browser_shows_the_figures_and_notes_and_downloads_the_best_network(
         with page.expect_download() as download:
             card.locator("a[download]").click()
         download.value.save_as(tmp_path / "mobilenet.pth")
-    scored = json.loads(invoke("score", tmp_path / "mobilenet.pth", "--data", "digits", "--resolution", 32, "--json"))
+    scored = json.loads(
+        invoke("evaluate", tmp_path / "mobilenet.pth", "--data", "digits", "--resolution", 32, "--json")
+    )
     assert scored == printed["test"]
 
 
@@ -192,7 +194,7 @@ def test_an_intruder_gets_nothing_and_read_only_changes_nothing(
 def test_serve_runs_the_study_and_ends_with_it(invoke: Invoke, finished: Finished, tmp_path: Path) -> None:
     study, runs, printed = finished
     dense = next((runs / "dense").glob("*.pth"))
-    options = ("--runs", tmp_path, "--base", dense, "--workers", 1, "--threads", 1, "--port", 0)
+    options = ("--runs", tmp_path, "--dense", dense, "--workers", 1, "--threads", 1, "--port", 0)
     with running("serve", study, *options) as process:
         address = _address(process)
         root, number = parts(address)

@@ -15,9 +15,9 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.data.batches import normalized, resized_as_pil
 from pruner.data.datasets import Dataset
 from pruner.errors import InputError
+from pruner.train import Training
 from pruner.training.distill import Teacher, distillation_loss, logits_by_chunk
 from pruner.training.fine_tune import fine_tune
-from pruner.tune import Tune
 
 
 def test_the_loss_pulls_towards_the_teachers_softened_probabilities() -> None:
@@ -48,8 +48,8 @@ def test_logits_are_the_networks_of_images_and_their_mirror_images(dense: Mobile
 
 
 def test_without_logits_there_is_no_learning_from_them(dense: MobileNetV2, data: Dataset) -> None:
-    with pytest.raises(InputError, match="temperature"):
-        next(fine_tune(dense, data.train, Tune(temperature=4.0), mirrors=False))
+    with pytest.raises(InputError, match="distill_temperature"):
+        next(fine_tune(dense, data.train, Training(distill_temperature=4.0), mirrors=False))
 
 
 @pytest.mark.slow
@@ -61,21 +61,21 @@ def test_a_study_learns_from_logits_that_were_found_once(
     tmp_path: Path,
 ) -> None:
     phases = """
-temperature = 4.0
-average = 0.9
-reestimate = 64
+distill_temperature = 4.0
+ema_decay = 0.9
+bn_recalibration_images = 64
 [[train.phases]]
 resolution = 32
 images_per_epoch = 64
 [[train.phases]]
 resolution = 40
-rate = 0.5
+lr_scale = 0.5
 images_per_epoch = 96
 """
     study = write_study(
-        ("trials = 4", "trials = 2"), ("epochs = 2\nimages_per_epoch = 64\nbatch = 32", f"batch = 32{phases}")
+        ("trials = 4", "trials = 2"), ("epochs = 2\nimages_per_epoch = 64\nbatch_size = 32", f"batch_size = 32{phases}")
     )
-    options = ("--base", next((finished[1] / "dense").glob("*.pth")))
+    options = ("--dense", next((finished[1] / "dense").glob("*.pth")))
     invoke("run", study, "--runs", tmp_path / "a", *options)
     (file,) = (tmp_path / "a/dense").glob("logits-*.npy")
     logits = np.load(file)

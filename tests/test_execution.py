@@ -18,10 +18,10 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from pruner.data.batches import train_batches
 from pruner.data.datasets import Dataset
 from pruner.measurement.measure import evaluate
+from pruner.train import EXECUTIONS, Phase, Training
 from pruner.training.execution import _StridedDepthwise, best, runner, seconds_a_step
 from pruner.training.fine_tune import fine_tune
 from pruner.training.split import split_runner
-from pruner.tune import EXECUTIONS, Phase, Tune
 from search.storage.folder import StudyFolder
 from search.terminal.progress import Terminal
 from search.trial.speed import with_executions
@@ -39,7 +39,9 @@ def small() -> MobileNetV2:
 
 def gradients(model: MobileNetV2, execution: str, data: Dataset) -> torch.Tensor:
     """Of the cross-entropy of a batch, all in one vector."""
-    batch = next(train_batches(data.train, batch=SHAPE[0], resolution=SHAPE[1], seed=0, epoch=0, flip=False, shift=0))
+    batch = next(
+        train_batches(data.train, batch_size=SHAPE[0], resolution=SHAPE[1], seed=0, epoch=0, flip=False, random_shift=0)
+    )
     model = copy.deepcopy(model).train()
     model.classifier[0].p = 0.0
     run = runner(model, execution, SHAPE)
@@ -79,8 +81,8 @@ def test_layouts_may_change_between_phases_and_at_a_look(small: MobileNetV2, dat
 
     def trained(*executions: str) -> torch.Tensor:
         phases = tuple(Phase(epochs=2, execution=execution) for execution in executions)
-        tune = Tune(
-            images_per_epoch=8, batch=SHAPE[0], resolution=SHAPE[1], optimizer=optimizer, learning_rate=1e-4,
+        tune = Training(
+            images_per_epoch=8, batch_size=SHAPE[0], resolution=SHAPE[1], optimizer=optimizer, learning_rate=1e-4,
             phases=phases,
         )  # fmt: skip
         model = copy.deepcopy(small)
@@ -116,8 +118,8 @@ def test_split_training_learns_and_resumes_to_the_same_weights(small: MobileNetV
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        tune = Tune(
-            epochs=4, images_per_epoch=256, batch=64, resolution=16, optimizer="adamw", learning_rate=0.01,
+        tune = Training(
+            epochs=4, images_per_epoch=256, batch_size=64, resolution=16, optimizer="adamw", learning_rate=0.01,
             execution="eager-split",
         )  # fmt: skip
         whole, second = copy.deepcopy(small), copy.deepcopy(small)
@@ -142,7 +144,7 @@ def test_compiled_gradients_are_the_same_up_to_rounding(small: MobileNetV2, data
 
 @pytest.mark.slow
 def test_a_compiled_training_resumes_to_the_same_weights(small: MobileNetV2, data: Dataset) -> None:
-    tune = Tune(epochs=2, images_per_epoch=32, batch=SHAPE[0], resolution=SHAPE[1], execution="compiled")
+    tune = Training(epochs=2, images_per_epoch=32, batch_size=SHAPE[0], resolution=SHAPE[1], execution="compiled")
     whole, states = copy.deepcopy(small), []
     for epoch in fine_tune(whole, data.train, tune, mirrors=False):
         file = io.BytesIO()
@@ -173,7 +175,7 @@ def test_a_short_training_is_not_compiled(small: MobileNetV2) -> None:
 
 def test_what_is_long_is_measured_once_and_kept(dense: MobileNetV2, data: Dataset, tmp_path: Path) -> None:
     folder, model = StudyFolder(tmp_path), copy.deepcopy(dense)
-    short = Tune(epochs=1, images_per_epoch=64, batch=4, resolution=224)
+    short = Training(epochs=1, images_per_epoch=64, batch_size=4, resolution=224)
     asked = replace(short, epochs=50, execution="eager")
     for tune in (short, asked):
         assert with_executions(model, tune, data, folder, Terminal()) == tune

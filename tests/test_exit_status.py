@@ -71,7 +71,7 @@ def test_all_trials_failed(
         ("trials = 4", f"trials = {trials}"),
     )
     base = next((finished[1] / "dense").glob("*.pth"))
-    where = ("--runs", tmp_path / "r", "--base", base, "--threads", 1)
+    where = ("--runs", tmp_path / "r", "--dense", base, "--threads", 1)
     done = command("run", study, *where, "--workers", workers, "--json")
     assert done.returncode == ExitStatus.ALL_FAILED, done.stderr
     assert json.loads(done.stdout)["trials"]["failed"] == min(trials, 3 * workers)
@@ -89,13 +89,13 @@ def test_all_trials_failed(
 
 
 @slow
-@pytest.mark.parametrize("limit", ["accuracy_at_least = 1.0", "mflops_at_most = 10"])
+@pytest.mark.parametrize("limit", ["min_accuracy = 1.0", "max_mflops = 10"])
 def test_no_trial_keeps_to_the_constraints(
     limit: str, command: Command, write_study: WriteStudy, finished: Finished, tmp_path: Path
 ) -> None:
-    study = write_study(("trials = 4", "trials = 2"), ("[train]", f"[limits]\n{limit}\n[train]"))
+    study = write_study(("trials = 4", "trials = 2"), ("[train]", f"[constraints]\n{limit}\n[train]"))
     base = next((finished[1] / "dense").glob("*.pth"))
-    where = ("--runs", tmp_path / "r", "--base", base, "--threads", 1)
+    where = ("--runs", tmp_path / "r", "--dense", base, "--threads", 1)
     done = command("run", study, *where, "--workers", 1, "--json")
     assert done.returncode == ExitStatus.NONE_FEASIBLE, done.stderr
     assert json.loads(done.stdout)["best"] is None
@@ -108,7 +108,7 @@ def test_no_trial_keeps_to_the_constraints(
 def test_interrupted(write_study: WriteStudy, finished: Finished, tmp_path: Path) -> None:
     study = write_study(("images_per_epoch = 64", "images_per_epoch = 12800"))
     base = next((finished[1] / "dense").glob("*.pth"))
-    with running("worker", study, "--runs", tmp_path, "--base", base) as process:
+    with running("worker", study, "--runs", tmp_path, "--dense", base) as process:
         wait_for(lambda: list(tmp_path.glob("tiny/trials/*/plan.json")), process)
         process.send_signal(signal.SIGTERM)
         process.communicate()
@@ -141,16 +141,16 @@ def trial(number: int, state: str, reason: str = "", **excess: float) -> Record:
         ),
         ([trial(0, "failed", "a"), trial(1, "stopped")], ExitStatus.ALL_FAILED, "1 stopped early. One trial has"),
         (
-            [trial(0, "done", accuracy=0.2), trial(1, "done", accuracy=0.1), trial(2, "skipped", mflops_at_most=0.001)],
+            [trial(0, "done", accuracy=0.2), trial(1, "done", accuracy=0.1), trial(2, "skipped", max_mflops=0.001)],
             ExitStatus.NONE_FEASIBLE,
-            "trial 1 came nearest: an accuracy of 0.5000, 0.1 under accuracy_at_least = 0.6.",
+            "trial 1 came nearest: an accuracy of 0.5000, 0.1 under min_accuracy = 0.6.",
         ),
         (
-            [trial(0, "done", accuracy=-0.1, mflops_at_most=20.0), trial(1, "done", accuracy=0.4, mflops_at_most=-9.0)],
+            [trial(0, "done", accuracy=-0.1, max_mflops=20.0), trial(1, "done", accuracy=0.4, max_mflops=-9.0)],
             ExitStatus.NONE_FEASIBLE,  # 20 of 40 MFLOPs are a half, 0.4 of 0.9 is less
-            "trial 1 came nearest: an accuracy of 0.5000, 0.4 under accuracy_at_least = 0.9.",
+            "trial 1 came nearest: an accuracy of 0.5000, 0.4 under min_accuracy = 0.9.",
         ),
-        ([trial(0, "skipped", mflops_at_least=3.0), trial(1, "failed", "x")], ExitStatus.NONE_FEASIBLE, "3 under"),
+        ([trial(0, "skipped", min_mflops=3.0), trial(1, "failed", "x")], ExitStatus.NONE_FEASIBLE, "3 under"),
     ],
 )  # fmt: skip
 def test_the_end_of_a_study_without_a_network(found: Sequence[Record], status: ExitStatus, words: str) -> None:

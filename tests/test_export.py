@@ -35,7 +35,7 @@ print(float(model(torch.ones(1, 3, 64, 64)).sum()))
 
 @pytest.mark.slow
 def test_an_export_loads_where_only_torch_and_torchvision_are(dense: MobileNetV2, tmp_path: Path) -> None:
-    prune = Prune(cut=dict.fromkeys(STAGES, 0.7))
+    prune = Prune(pruning_ratio=dict.fromkeys(STAGES, 0.7))
     pruned = apply_plan(dense, make_plan(dense, prune, score_channels(dense, "l2")))
     path = tmp_path / "mobilenet.pth"
     written = export_module(pruned.train(), path)
@@ -60,13 +60,13 @@ def test_a_network_that_is_no_longer_mobilenetv2_is_not_exported(dense: MobileNe
 def test_files_are_whole_or_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     write_json(path, {"a": 1})
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as on a full disk: the write breaks off
+    constraints = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, constraints[1]))  # as on a full disk: the write breaks off
     try:
         with pytest.raises(OSError, match=r"too large.*value\.json"):
             write_whole(path, b"x" * 5000)
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        resource.setrlimit(resource.RLIMIT_FSIZE, constraints)
     assert read_json(path) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["value.json"]
 

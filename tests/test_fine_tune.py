@@ -15,17 +15,24 @@ from pruner.data.datasets import Dataset
 from pruner.errors import Diverged, InputError
 from pruner.measurement.measure import accuracy, drop_last, evaluate, measure
 from pruner.network.mobilenet import fresh
-from pruner.training.average import Average, reestimate_norms
+from pruner.train import Phase, Training
+from pruner.training.average import Average, recalibrate_batchnorm
 from pruner.training.distill import Teacher
 from pruner.training.fine_tune import epoch_images, fine_tune, make_optimizer, schedule
-from pruner.tune import Phase, Tune
 
-SHORT: dict[str, Any] = {"epochs": 3, "images_per_epoch": 96, "batch": 32, "resolution": 32, "shift": 1, "clip": 5.0}
+SHORT: dict[str, Any] = {
+    "epochs": 3,
+    "images_per_epoch": 96,
+    "batch_size": 32,
+    "resolution": 32,
+    "random_shift": 1,
+    "grad_clip_norm": 5.0,
+}
 
 
 PHASES = (
-    Phase(epochs=2, resolution=32, batch=16, images_per_epoch=48),
-    Phase(epochs=2, resolution=48, rate=0.5, schedule="linear"),
+    Phase(epochs=2, resolution=32, batch_size=16, images_per_epoch=48),
+    Phase(epochs=2, resolution=48, lr_scale=0.5, schedule="linear"),
 )
 
 
@@ -34,15 +41,15 @@ PHASES = (
     [
         {"optimizer": "sgd"},
         {"optimizer": "adamw"},
-        {"phases": PHASES, "average": 0.9, "reestimate": 64},
-        {"phases": PHASES, "temperature": 4.0},
+        {"phases": PHASES, "ema_decay": 0.9, "bn_recalibration_images": 64},
+        {"phases": PHASES, "distill_temperature": 4.0},
     ],
     ids=["sgd", "adamw", "phases, averaged", "phases, distilled"],
 )
 def test_a_run_resumed_after_any_epoch_equals_an_uninterrupted_one(
     dense: MobileNetV2, data: Dataset, extra: dict[str, Any]
 ) -> None:
-    tune = Tune(**{**SHORT, "learning_rate": 0.005, "label_smoothing": 0.1, **extra})
+    tune = Training(**{**SHORT, "learning_rate": 0.005, "label_smoothing": 0.1, **extra})
     generator = torch.Generator().manual_seed(0)
     options = {"mirrors": True, "teacher": Teacher(torch.randn(len(data.train), 2, 10, generator=generator))}
     whole = copy.deepcopy(dense)
@@ -65,7 +72,7 @@ def test_a_run_resumed_after_any_epoch_equals_an_uninterrupted_one(
 
 
 def test_phases_follow_each_other_as_they_are_asked_for(dense: MobileNetV2, data: Dataset) -> None:
-    tune = Tune(**{**SHORT, "phases": PHASES, "learning_rate": 0.01})
+    tune = Training(**{**SHORT, "phases": PHASES, "learning_rate": 0.01})
     assert epoch_images(data.train, tune) == [48, 48, 96, 96]
     model, sides = copy.deepcopy(dense), []
     model.register_forward_pre_hook(lambda _, inputs: sides.append(tuple(inputs[0].shape)))
@@ -78,9 +85,11 @@ def test_phases_follow_each_other_as_they_are_asked_for(dense: MobileNetV2, data
 
 def test_the_average_is_what_is_kept(dense: MobileNetV2, data: Dataset) -> None:
     model = copy.deepcopy(dense)
-    tune = Tune(**{**SHORT, "average": 0.9, "reestimate": 64, "learning_rate": 0.01, "schedule": "constant"})
+    tune = Training(
+        **{**SHORT, "ema_decay": 0.9, "bn_recalibration_images": 64, "learning_rate": 0.01, "schedule": "constant"}
+    )
     for epoch in fine_tune(model, data.train, tune, mirrors=False):
-        live, kept = copy.deepcopy(epoch.state["model"]), copy.deepcopy(epoch.state["average"])
+        live, kept = copy.deepcopy(epoch.state["model"]), copy.deepcopy(epoch.state["ema_decay"])
     for place, weight in enumerate(model.parameters()):
         assert torch.equal(weight, kept[str(place)])
     assert not torch.equal(model.get_parameter("classifier.1.weight"), live["classifier.1.weight"])
@@ -99,16 +108,18 @@ def test_an_average_by_hand() -> None:
     assert torch.allclose(layer.weight, by_hand)
 
 
-@pytest.mark.parametrize("reestimate", [0, 64])
+@pytest.mark.parametrize("bn_recalibration_images", [0, 64])
 def test_a_network_trained_at_another_resolution_ends_with_the_statistics_of_its_own(
-    reestimate: int, dense: MobileNetV2, data: Dataset
+    bn_recalibration_images: int, dense: MobileNetV2, data: Dataset
 ) -> None:
-    tune = Tune(**{**SHORT, "resolution": 48, "learning_rate": 0.01, "reestimate": reestimate})
+    tune = Training(
+        **{**SHORT, "resolution": 48, "learning_rate": 0.01, "bn_recalibration_images": bn_recalibration_images}
+    )
     model = copy.deepcopy(dense)
-    epochs = list(fine_tune(model, data.train, tune, mirrors=False, in_use=32))
+    epochs = list(fine_tune(model, data.train, tune, mirrors=False, resolution=32))
     assert {epoch.resolution for epoch in epochs} == {48}
     again = copy.deepcopy(model)
-    reestimate_norms(again, data.train, count=reestimate or 2048, resolution=32, seed=tune.seed)
+    recalibrate_batchnorm(again, data.train, count=bn_recalibration_images or 2048, resolution=32, seed=tune.seed)
     for mine, theirs in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -117,7 +128,7 @@ def test_batchnorm_is_reestimated_from_the_images(dense: MobileNetV2, data: Data
     model, seen = copy.deepcopy(dense), []
     norm = model.get_submodule("features.0.1")
     norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    reestimate_norms(model, data.train, count=64, resolution=32)
+    recalibrate_batchnorm(model, data.train, count=64, resolution=32)
     assert torch.allclose(norm.running_mean, seen[0].mean((0, 2, 3)), atol=1e-4)
     assert torch.allclose(norm.running_var, seen[0].var((0, 2, 3)), rtol=1e-3)
     assert not model.training
@@ -127,8 +138,14 @@ def test_batchnorm_is_reestimated_from_the_images(dense: MobileNetV2, data: Data
 @pytest.mark.slow
 def test_training_learns_and_reports(data: Dataset) -> None:
     model, seen = fresh(10, 0), []
-    tune = Tune(
-        optimizer="adamw", learning_rate=0.004, epochs=4, batch=32, resolution=32, images_per_epoch=512, shift=0
+    tune = Training(
+        optimizer="adamw",
+        learning_rate=0.004,
+        epochs=4,
+        batch_size=32,
+        resolution=32,
+        images_per_epoch=512,
+        random_shift=0,
     )
     epochs = list(fine_tune(model, data.train, tune, mirrors=False, on_images=seen.append))
     assert [epoch.number for epoch in epochs] == [1, 2, 3, 4]
@@ -153,7 +170,7 @@ def test_the_schedule_rises_then_falls_to_zero() -> None:
 
 
 def test_weight_decay_spares_batchnorm_and_biases(dense: MobileNetV2) -> None:
-    decayed, free = make_optimizer(copy.deepcopy(dense), Tune(weight_decay=0.01)).param_groups
+    decayed, free = make_optimizer(copy.deepcopy(dense), Training(weight_decay=0.01)).param_groups
     assert {p.dim() for p in decayed["params"]} == {2, 4}
     assert {p.dim() for p in free["params"]} == {1}
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
@@ -164,24 +181,24 @@ def test_a_loss_that_is_not_a_number_is_told(dense: MobileNetV2, data: Dataset) 
     with torch.no_grad():
         model.classifier[1].weight.fill_(float("nan"))
     with pytest.raises(Diverged, match="epoch 1"):
-        next(fine_tune(model, data.train, Tune(**SHORT), mirrors=False))
+        next(fine_tune(model, data.train, Training(**SHORT), mirrors=False))
 
 
 def test_no_epochs_leave_the_network_as_it_is(dense: MobileNetV2, data: Dataset) -> None:
     model = copy.deepcopy(dense)
-    assert list(fine_tune(model, data.train, Tune(epochs=0), mirrors=False)) == []
+    assert list(fine_tune(model, data.train, Training(epochs=0), mirrors=False)) == []
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dense.parameters(), strict=True))
 
 
 def test_evaluation_tells_right_from_wrong_image_by_image(dense: MobileNetV2, data: Dataset) -> None:
     split = data.test.first(100)
-    right = evaluate(dense, split, resolution=32, batch=7)
+    right = evaluate(dense, split, resolution=32, batch_size=7)
     with torch.no_grad():
         constant = copy.deepcopy(dense)
         constant.classifier[1].weight.zero_()
         constant.classifier[1].bias.copy_(torch.arange(10) == 3)
     assert torch.equal(evaluate(constant, split, resolution=32), split.labels == 3)
-    assert torch.equal(right, evaluate(dense, split, resolution=32, batch=100))
+    assert torch.equal(right, evaluate(dense, split, resolution=32, batch_size=100))
     assert len(drop_last(right)) == 64
     assert accuracy(torch.tensor([True, False, True, True])) == 0.75
 
@@ -191,15 +208,15 @@ def test_evaluation_tells_right_from_wrong_image_by_image(dense: MobileNetV2, da
     [
         ({"optimizer": "lion"}, "optimizer"),
         ({"schedule": "steps"}, "schedule"),
-        ({"batch": 0}, "batch"),
+        ({"batch_size": 1}, "batch_size"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"momentum": 1.0}, "momentum"),
         ({"epochs": -1}, "epochs"),
-        ({"temperature": -1.0}, "temperature"),
-        ({"average": 0.9}, "reestimate"),
-        ({"phases": (Phase(batch=0),)}, "batch"),
+        ({"distill_temperature": -1.0}, "distill_temperature"),
+        ({"ema_decay": 0.9}, "bn_recalibration_images"),
+        ({"phases": ({"epochs": 1},)}, "phases.0"),
     ],
 )
 def test_bad_training_settings_are_refused(bad: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Tune(**bad)
+        Training(**bad)

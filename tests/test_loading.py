@@ -38,11 +38,11 @@ from pruner.channels.plan import apply_plan, make_plan
 from pruner.data.datasets import Dataset
 from pruner.errors import InputError
 from pruner.network.loading import load_dense, load_network
-from pruner.network.mobilenet import origin_difference
+from pruner.network.mobilenet import architecture_difference
 from pruner.network.structure import BLOCKS_BY_STAGE
 from pruner.recipe import Prune
+from pruner.train import Training
 from pruner.training.fine_tune import fine_tune
-from pruner.tune import Tune
 
 State = dict[str, Tensor]
 
@@ -187,7 +187,7 @@ def test_a_network_is_taken_in_any_form_and_comes_out_clean(
     torch.save(FORMS[form](own), tmp_path / "given.pth")
     loaded = load_network(tmp_path / "given.pth")
     assert torch.equal(outputs(loaded), outputs(network))
-    assert origin_difference(loaded) is None and not loaded.training
+    assert architecture_difference(loaded) is None and not loaded.training
     assert loaded.state_dict().keys() == network.state_dict().keys()
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     torch.save(network, tmp_path / "clean.pth")
@@ -242,7 +242,7 @@ def test_whole_networks_of_older_torchvision_versions(
     monkeypatch.undo()
     loaded = load_network(tmp_path / "old.pth")
     assert torch.equal(outputs(loaded), outputs(network))
-    assert origin_difference(loaded) is None
+    assert architecture_difference(loaded) is None
 
 
 def timm_names(blocks: tuple[int, ...] = BLOCKS_BY_STAGE) -> list[str]:
@@ -377,8 +377,8 @@ def test_a_classifier_that_was_replaced(command: Command, own: MobileNetV2, tmp_
     torch.save(own, path)
     loaded = load_dense(path, 10)
     assert torch.equal(outputs(loaded), outputs(own))
-    assert origin_difference(loaded) is None
-    for arguments in (("score", path), ("compare", path, "--no-grade")):
+    assert architecture_difference(loaded) is None
+    for arguments in (("evaluate", path), ("compare", path, "--no-grade")):
         done = command(*arguments, "--data", "digits", "--resolution", 32)
         assert done.returncode == 2
         assert done.stderr == f"prune-search: {path}: not a MobileNetV2: classifier is a Linear, not a Sequential\n"
@@ -463,7 +463,7 @@ def test_other_files_are_named_for_what_they_are(kind: str, suffix: str, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignored_layers")
 def test_programs_and_folders_are_named_for_what_they_are(network: MobileNetV2, tmp_path: Path) -> None:
     images, path = torch.zeros(1, 3, 32, 32), tmp_path / "network.pth"
     torch.jit.save(torch.jit.trace(network, images), path)
@@ -506,11 +506,13 @@ def test_every_parameter_of_a_frozen_network_moves(
     model = own if frozen == "in memory" else load_dense(path, 10)
     for importance in ("l2", "taylor"):
         plan = make_plan(
-            model, Prune(cut={"stage4": 0.3}), score_channels(model, importance, data.train.first(8), resolution=32)
+            model,
+            Prune(pruning_ratio={"stage4": 0.3}),
+            score_channels(model, importance, data.train.first(8), resolution=32),
         )
     pruned = apply_plan(model, plan)
     before = {name: parameter.detach().clone() for name, parameter in pruned.named_parameters()}
-    tune = Tune(epochs=1, images_per_epoch=64, batch=32, resolution=32, learning_rate=0.01, optimizer="adamw")
+    tune = Training(epochs=1, images_per_epoch=64, batch_size=32, resolution=32, learning_rate=0.01, optimizer="adamw")
     list(fine_tune(pruned, data.train, tune, mirrors=False))
     moved = [name for name, parameter in pruned.named_parameters() if not torch.equal(parameter, before[name])]
     assert len(moved) == len(before) == 158
@@ -524,7 +526,7 @@ def test_a_study_from_a_network_as_people_have_it(
     own.classifier = own.classifier[1]
     torch.save({"model": nn.DataParallel(own.requires_grad_(False)), "args": BESIDE["args"]}, tmp_path / "base.pth")
     study, runs = write_study(("trials = 4", "trials = 1")), tmp_path / "runs"
-    done = command("run", study, "--base", tmp_path / "base.pth", "--runs", runs, "--workers", 1)
+    done = command("run", study, "--dense", tmp_path / "base.pth", "--runs", runs, "--workers", 1)
     assert done.returncode == 0, done.stderr
     (exported,) = (runs / "tiny" / "export").glob("*.pth")
     names = [name for name, _ in torch.load(exported, weights_only=False).named_buffers()]

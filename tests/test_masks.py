@@ -24,8 +24,8 @@ from pruner.errors import InputError
 from pruner.measurement.measure import evaluate, nonzero_params
 from pruner.network.loading import load_network
 from pruner.recipe import Mask, Prune
+from pruner.train import Training
 from pruner.training.fine_tune import fine_tune
-from pruner.tune import Tune
 from pruner.weights.masks import (
     MaskKeeper,
     apply_masks,
@@ -33,14 +33,16 @@ from pruner.weights.masks import (
     looks_masked,
     make_masks,
     score_weights,
+    shrink_masks,
     sparsity_of,
     threshold_mask,
-    tightened,
     weights,
 )  # fmt: skip
-from pruner.weights.sensitivity import scan_channels, scan_weights, spread
+from pruner.weights.sensitivity import allocate_sparsity, scan_channels, scan_weights
 
-TUNE = Tune(epochs=3, images_per_epoch=32, batch=16, resolution=32, learning_rate=0.05, momentum=0.9, weight_decay=0.1)
+TUNE = Training(
+    epochs=3, images_per_epoch=32, batch_size=16, resolution=32, learning_rate=0.05, momentum=0.9, weight_decay=0.1
+)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=60, unique=True), st.floats(-0.5, 1.5))
@@ -132,7 +134,7 @@ def test_masks_made_in_steps_only_shrink_and_end_where_the_recipe_says(dense: Mo
     masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights(dense).items()}
     for step in (1, 2, 3):
         scores = {name: torch.rand(value.shape, generator=generator) for name, value in masks.items()}
-        tighter = tightened(masks, scores, mask, cubic(step / 3))
+        tighter = shrink_masks(masks, scores, mask, cubic(step / 3))
         for name, value in tighter.items():
             assert not (value & ~masks[name]).any()
             assert (~value).sum() == round(cubic(step / 3) * sparsity_of(mask, name) * value.numel()), name
@@ -172,7 +174,7 @@ def test_a_masked_weight_is_zero_after_every_step_and_so_is_its_momentum(
 def test_gradual_masks_only_shrink_reach_their_goal_and_resume_to_the_bit(
     dense: MobileNetV2, data: Dataset, importance: str
 ) -> None:
-    mask = Mask(importance=importance, uniform=0.9, gradual=True, ramp=0.8, updates=3)
+    mask = Mask(importance=importance, uniform=0.9, gradual=True, end_fraction=0.8, pruning_steps=3)
 
     def run(stop_after: int | None = None) -> tuple[nn.Module, list[float], MaskKeeper]:
         model, shares, state = copy.deepcopy(dense), [], None
@@ -210,7 +212,9 @@ def test_a_scan_gives_what_computing_everything_anew_gives(dense: MobileNetV2, d
     for point in found:
         model = copy.deepcopy(dense)
         apply_masks(model, {point.name: threshold_mask(scores[point.name], point.sparsity)})
-        assert evaluate(model, split, resolution=32, batch=50).float().mean().item() == pytest.approx(point.accuracy)
+        assert evaluate(model, split, resolution=32, batch_size=50).float().mean().item() == pytest.approx(
+            point.accuracy
+        )
     assert all(value.equal(before[name]) for name, value in dense.state_dict().items())
 
 
@@ -221,8 +225,10 @@ def test_a_scan_of_cuts_does_so_too(dense: MobileNetV2, data: Dataset) -> None:
 
     split, scores = data.holdout.first(50), score_channels(dense, "l2")
     for point in scan_channels(dense, split, scores, [0.6], resolution=32):
-        model = apply_plan(dense, make_plan(dense, Prune(cut={point.name: 0.6}), scores))
-        assert evaluate(model, split, resolution=32, batch=50).float().mean().item() == pytest.approx(point.accuracy)
+        model = apply_plan(dense, make_plan(dense, Prune(pruning_ratio={point.name: 0.6}), scores))
+        assert evaluate(model, split, resolution=32, batch_size=50).float().mean().item() == pytest.approx(
+            point.accuracy
+        )
 
 
 def rounded(model: MobileNetV2, steps: int) -> MobileNetV2:
@@ -249,7 +255,7 @@ def masked(model: MobileNetV2, mask: Mask) -> MobileNetV2:
 
 
 def pruned(model: MobileNetV2, cut: float) -> MobileNetV2:
-    plan = make_plan(model, Prune(importance="l1", global_cut=cut), score_channels(model, "l1"))
+    plan = make_plan(model, Prune(importance="l1", global_pruning_ratio=cut), score_channels(model, "l1"))
     return apply_plan(model, plan)
 
 
@@ -302,7 +308,7 @@ def test_the_courses_network_is_rounded_but_not_masked(course_files: tuple[Path,
 def test_score_tells_of_masks_where_there_are_some(invoke: Invoke, dense: MobileNetV2, tmp_path: Path) -> None:
     for mask, told in ((Mask(uniform=0.0), False), (Mask(uniform=0.5), True)):
         torch.save(masked(rounded(copy.deepcopy(dense), 127), mask), tmp_path / "net.pth")
-        printed = invoke("score", tmp_path / "net.pth", "--data", "digits", "--resolution", 32)
+        printed = invoke("evaluate", tmp_path / "net.pth", "--data", "digits", "--resolution", 32)
         assert ("Masks:" in printed) == told
 
 
@@ -346,7 +352,10 @@ def test_a_study_of_masks_runs_like_any_other_and_exports_zeros(
 @pytest.mark.slow
 def test_masks_go_on_top_of_a_cut(invoke: Invoke, write_study: Callable[..., Path], tmp_path: Path) -> None:
     space = TINY_STUDY[TINY_STUDY.index("[space]") : TINY_STUDY.index("[train]")]
-    both = "[space]\nrepair = true\nglobal_sparsity = 0.6\n[space.cut]\nstage7 = 0.5\n[prune]\nrepair_images = 64\n"
+    both = (
+        "[space]\nreconstruct = true\nglobal_sparsity = 0.6\n[space.pruning_ratio]\nstage7 = 0.5\n"
+        "[prune]\nreconstruction_images = 64\n"
+    )
     study = write_study((space, both), ("trials = 4", "trials = 1"), name="both")
     invoke("run", study, "--runs", tmp_path, "--workers", 1)
     (record,) = json.loads(invoke("status", study, "--runs", tmp_path, "--json"))["records"]
@@ -364,7 +373,20 @@ def test_scan_by_command_goes_on_where_it_was(
     _, runs, _ = finished
     (dense,) = (runs / "dense").glob("*.pth")
     out = tmp_path / "scan.json"
-    common = ("scan", dense, "--data", "digits", "--resolution", 32, "--images", 20, "--out", out, "--what", "channels")
+    common = (
+        "sensitivity",
+        dense,
+        "--data",
+        "digits",
+        "--resolution",
+        32,
+        "--images",
+        20,
+        "--out",
+        out,
+        "--what",
+        "channels",
+    )
     first = json.loads(invoke(*common, "--start", 0.5, "--end", 0.5, "--json"))
     assert [point["name"] for point in first["points"]] == ["stage1", "stage2", "stage3", "stage4", "stage5", "stage6",
                                                            "stage7", "head"]  # fmt: skip
@@ -386,11 +408,11 @@ def test_a_target_size_is_met_by_what_a_scan_spreads(
 ) -> None:
     _, runs, _ = finished
     (dense,) = (runs / "dense").glob("*.pth")
-    scan = ("scan", dense, "--data", "digits", "--resolution", 32, "--images", 2, "--out", tmp_path / "s.json")
+    scan = ("sensitivity", dense, "--data", "digits", "--resolution", 32, "--images", 2, "--out", tmp_path / "s.json")
     found = json.loads(invoke(*scan, "--start", 0.9, "--end", 0.9, "--nonzero", 0.25, "--json"))
     assert len(found["points"]) == 53
     model = load_network(dense)
-    apply_masks(model, make_masks(score_weights(model, "magnitude"), Mask(sparsity=found["spread"])))
+    apply_masks(model, make_masks(score_weights(model, "magnitude"), Mask(sparsity=found["allocation"])))
     total = sum(parameter.numel() for parameter in model.parameters())
     assert nonzero_params(model) == pytest.approx(0.25 * total, rel=1e-3)
     assert '"classifier.1.weight" = ' in invoke(*scan, "--start", 0.9, "--end", 0.9, "--nonzero", 0.25)
@@ -399,10 +421,10 @@ def test_a_target_size_is_met_by_what_a_scan_spreads(
 def test_sparsities_are_spread_where_they_cost_least() -> None:
     curves = {"a": {0.5: 0.9, 0.9: 0.9}, "b": {0.5: 0.9, 0.9: 0.2}, "c": {0.5: 0.5, 0.9: 0.1}}
     sizes = {"a": 100, "b": 100, "c": 100}
-    found = spread(curves, sizes, dense=0.9, nonzero=0.6)
+    found = allocate_sparsity(curves, sizes, dense=0.9, nonzero=0.6)
     assert found == pytest.approx({"a": 0.9, "b": 0.3, "c": 0.0})
-    tight = spread(curves, sizes, dense=0.9, nonzero=0.5)
+    tight = allocate_sparsity(curves, sizes, dense=0.9, nonzero=0.5)
     assert sum(tight.values()) == pytest.approx(1.5)
     assert tight["a"] == pytest.approx(0.9) and tight["b"] >= 0.5 and tight["c"] < tight["b"]
     with pytest.raises(InputError, match="scan higher"):
-        spread(curves, sizes, dense=0.9, nonzero=0.05)
+        allocate_sparsity(curves, sizes, dense=0.9, nonzero=0.05)

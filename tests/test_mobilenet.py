@@ -17,14 +17,14 @@ from pruner.channels.importance import score_channels
 from pruner.channels.plan import apply_plan, make_plan
 from pruner.errors import InputError
 from pruner.network.loading import load_dense, load_network
-from pruner.network.mobilenet import fresh, origin_difference, widths
+from pruner.network.mobilenet import architecture_difference, fresh, widths
 from pruner.network.structure import GROUPS, STAGES
 from pruner.recipe import Prune
 
 
 @pytest.fixture(scope="module")
 def pruned(dense: MobileNetV2) -> nn.Module:
-    prune = Prune(cut=dict.fromkeys(STAGES, 0.6), output_cut=dict.fromkeys(STAGES[:-1], 0.4))
+    prune = Prune(pruning_ratio=dict.fromkeys(STAGES, 0.6), output_pruning_ratio=dict.fromkeys(STAGES[:-1], 0.4))
     return apply_plan(dense, make_plan(dense, prune, score_channels(dense, "l1"))).eval()
 
 
@@ -49,7 +49,7 @@ def test_modules_and_state_dicts_of_any_widths_load(pruned: nn.Module, tmp_path:
     loaded = load_network(tmp_path / "network.pth")
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(loaded(images), pruned(images))
-    assert origin_difference(loaded) is None
+    assert architecture_difference(loaded) is None
     assert not loaded.training
 
 
@@ -158,6 +158,6 @@ def _change(model: MobileNetV2, what: str) -> None:
 )
 def test_a_changed_structure_is_noticed(what: str) -> None:
     model = fresh(10, 0)
-    assert origin_difference(model) is None
+    assert architecture_difference(model) is None
     _change(model, what)
-    assert origin_difference(model)
+    assert architecture_difference(model)

@@ -59,9 +59,7 @@ def test_a_parent_is_cut_further(
     invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], runs: Path, tmp_path: Path
 ) -> None:
     before = trials(invoke, finished)[0]
-    study = write(
-        tmp_path / "next.toml", 'parent = "tiny/0"\nimportance = ["l1", "reconstruction"]\nglobal_cut = 0.5\n'
-    )
+    study = write(tmp_path / "next.toml", 'parent = "tiny/0"\nimportance = ["l1", "obs"]\nglobal_pruning_ratio = 0.5\n')
     invoke("run", study, "--runs", runs)
     for record in status(invoke, study, runs)["records"]:
         assert record["mflops"] < 0.7 * before["mflops"]

@@ -1,4 +1,4 @@
-"""A study file in parts: a search that looks, finalists that are trained on, a search that cuts the winner."""
+"""Several searches in a study file: untrained candidates, finalists that are trained, the winner pruned again."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from test_plots import made
 
 from pruner.errors import InputError
 from search.pipeline.parts import choose, distance, read_parts
-from search.study.predictor import Forecast, Prediction, rank_agreement
+from search.study.predictor import Prediction, Predictor, rank_agreement
 from search.study.score import ScoreRule
 
-LOOK = f"""
+CANDIDATES = f"""
 trials = 6
-measure_images = 64
-watch_images = 0
+eval_images = 64
+epoch_eval_images = 0
 {TINY_BASE}[space]
 importance = "l2"
 learning_rate = 0.004
-[space.cut]
+[space.pruning_ratio]
 stage3 = {{ low = 0.1, high = 0.8 }}
 stage6 = {{ low = 0.1, high = 0.8 }}
 head = 0.25
@@ -33,39 +33,43 @@ name = "random"
 optimizer = "adamw"
 epochs = 0
 images_per_epoch = 64
-batch = 32
-[forecast]
-known = [[200, 0.2, 0.5], [150, 0.15, 0.4], [180, 0.25, 0.55], [160, 0.1, 0.35]]
+batch_size = 32
+[predictor]
+observations = [[200, 0.2, 0.5], [150, 0.15, 0.4], [180, 0.25, 0.55], [160, 0.1, 0.35]]
 """
 FINALISTS = """
-[finalists]
-differ = 0.01
-[[finalists.rungs]]
-count = 3
+[[searches]]
+name = "search"
+[[searches]]
+name = "short"
+parents = 3
+min_distance = 0.01
+train_only = true
 train = { epochs = 1 }
-known = [[200, 0.3, 0.5], [150, 0.2, 0.4], [180, 0.35, 0.55], [160, 0.15, 0.35]]
-[[finalists.rungs]]
-count = 1
-learning_rate = 0.002
+predictor.observations = [[200, 0.3, 0.5], [150, 0.2, 0.4], [180, 0.35, 0.55], [160, 0.15, 0.35]]
+[[searches]]
+name = "long"
+train_only = true
+space.learning_rate = 0.002
 train = { epochs = 2 }
 """
-STEPS = """
-[[steps]]
+TWO = """
+[[searches]]
 name = "wide"
-[[steps]]
+[[searches]]
 name = "narrow"
 trials = 3
-[steps.space.cut]
+[searches.space.pruning_ratio]
 stage6 = 0.5
 """
 
 
 @pytest.fixture(scope="module")
-def raced(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+def searched_through(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
     """(study file, runs folder, what `run --json` printed) of a search with finalists that ran through."""
-    folder = tmp_path_factory.mktemp("raced")
+    folder = tmp_path_factory.mktemp("searched_through")
     study = folder / "race.toml"
-    study.write_text(LOOK + FINALISTS)
+    study.write_text(CANDIDATES + FINALISTS)
     return study, folder / "runs", json.loads(invoke("run", study, "--runs", folder / "runs", "--json"))
 
 
@@ -74,68 +78,70 @@ def part(runs: Path, name: str) -> Path:
 
 
 @pytest.mark.slow
-def test_the_best_that_a_search_foresees_are_trained_on_and_the_best_of_them_is_handed_over(
-    invoke: Invoke, raced: tuple[Path, Path, dict[str, Any]]
+def test_the_best_that_a_search_predicts_are_trained_on_and_the_best_of_them_is_handed_over(
+    invoke: Invoke, searched_through: tuple[Path, Path, dict[str, Any]]
 ) -> None:
-    _, runs, result = raced
-    looked = status(invoke, part(runs, "race"), runs)["records"]
-    first, last = (status(invoke, part(runs, f"race.rung{n}"), runs)["records"] for n in (1, 2))
-    assert [len(found) for found in (looked, first, last)] == [6, 3, 1]
-    for record in (*looked, *first):
+    _, runs, result = searched_through
+    searched = status(invoke, part(runs, "race.search"), runs)["records"]
+    first, last = (status(invoke, part(runs, f"race.{n}"), runs)["records"] for n in ("short", "long"))
+    assert [len(found) for found in (searched, first, last)] == [6, 3, 1]
+    for record in (*searched, *first):
         assert record["predicted_std"] > 0
         prediction = Prediction(record["predicted"], record["predicted_std"])
         assert record["score"] == pytest.approx(prediction.score(ScoreRule(), record["mflops"]))
     assert last[0]["predicted"] is None
     assert last[0]["score"] == pytest.approx(ScoreRule()(last[0]["mflops"], last[0]["accuracy"]))
-    best = max(looked, key=lambda record: record["score"])
-    assert first[0]["sampled"]["parent"] == f"race/{best['number']}"
+    best = max(searched, key=lambda record: record["score"])
+    assert first[0]["sampled"]["parent"] == f"race.search/{best['number']}"
     assert first[0]["widths"] == best["widths"]
     winner = max(first, key=lambda record: record["score"])
     assert last[0]["widths"] == winner["widths"]
     assert result["best"]["number"] == 0 and result["best"]["score"] == last[0]["score"]
-    assert "race.rung2" in result["file"] and result["test"]["mflops"] == pytest.approx(last[0]["mflops"])
+    assert "race.long" in result["file"] and result["test"]["mflops"] == pytest.approx(last[0]["mflops"])
 
 
 @pytest.mark.slow
 def test_a_study_in_parts_goes_on_where_it_was_and_ends_the_same(
-    invoke: Invoke, raced: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+    invoke: Invoke, searched_through: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    study, runs, result = raced
+    study, runs, result = searched_through
     again = json.loads(invoke("run", study, "--runs", runs, "--json"))
     assert again["best"] == result["best"]
     anew = tmp_path / "runs"
     halved = tmp_path / "race.toml"
     halved.write_text(study.read_text().replace("trials = 6", "trials = 3"))
     begun = tmp_path / "begun.toml"
-    begun.write_text(halved.read_text().replace(FINALISTS, "").replace("trials = 3", 'name = "race"\ntrials = 3'))
-    invoke("run", begun, "--runs", anew)  # as if it had been interrupted after three looks
+    begun.write_text(
+        halved.read_text().replace(FINALISTS, "").replace("trials = 3", 'name = "race.search"\ntrials = 3')
+    )
+    invoke("run", begun, "--runs", anew)  # as if it had been interrupted after three trials
     invoke("run", study, "--runs", anew)
-    for name in ("race", "race.rung1", "race.rung2"):
+    for name in ("race.search", "race.short", "race.long"):
         one, two = (figures(status(invoke, part(folder, name), folder)) for folder in (runs, anew))
         assert one == two, name
 
 
 @pytest.mark.slow
-def test_what_was_foreseen_of_each_finalist_can_be_checked(
-    invoke: Invoke, raced: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+def test_what_was_predicted_for_each_finalist_can_be_checked(
+    invoke: Invoke, searched_through: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    study, runs, _ = raced
-    drawn = tmp_path / "new" / "forecast.html"
+    study, runs, _ = searched_through
+    drawn = tmp_path / "new" / "predictor.html"
     told = status(invoke, study, runs)
-    assert told["study"] == "race.rung2" and list(told["parts_done"]) == ["race", "race.rung1"]
-    assert told["parts_left"] == [] and told["parts_done"]["race"]["trials"]["done"] == 6
-    assert "race.rung1: Trials: 3 done" in invoke("status", study, "--runs", runs)
-    rows = json.loads(invoke("forecast", study, "--runs", runs, "--json", "--out", drawn))["finalists"]
-    assert [row["part"] for row in rows].count("race.rung1") == 3
-    assert [row["part"] for row in rows[:3]] == ["race", "race.rung1", "race.rung2"], "the winner first"
+    assert told["study"] == "race.long" and list(told["parts_done"]) == ["race.search", "race.short"]
+    assert told["parts_left"] == [] and told["parts_done"]["race.search"]["trials"]["done"] == 6
+    assert "race.short: Trials: 3 done" in invoke("status", study, "--runs", runs)
+    rows = json.loads(invoke("predictor", study, "--runs", runs, "--json", "--out", drawn))["finalists"]
+    assert [row["part"] for row in rows].count("race.short") == 3
+    assert [row["part"] for row in rows[:3]] == ["race.search", "race.short", "race.long"], "the winner first"
     assert "What became of the finalists" in drawn.read_text()
-    assert "reached" in invoke("forecast", study, "--runs", runs)
+    assert "reached" in invoke("predictor", study, "--runs", runs)
 
 
 @pytest.mark.slow
-def test_a_step_cuts_the_winner_of_the_one_before(invoke: Invoke, tmp_path: Path) -> None:
+def test_a_search_prunes_the_winner_of_the_one_before(invoke: Invoke, tmp_path: Path) -> None:
     study, runs = tmp_path / "steps.toml", tmp_path / "runs"
-    study.write_text(LOOK + STEPS)
+    study.write_text(CANDIDATES + TWO)
     invoke("run", study, "--runs", runs)
     wide, narrow = (status(invoke, part(runs, f"steps.{name}"), runs)["records"] for name in ("wide", "narrow"))
     assert (len(wide), len(narrow)) == (6, 3)
@@ -147,27 +153,31 @@ def test_a_step_cuts_the_winner_of_the_one_before(invoke: Invoke, tmp_path: Path
     table = tmp_path / "race.csv"
     invoke("plot", study, part(runs, "steps.wide"), "--runs", runs, "--table", table)
     names = [line.partition(",")[0] for line in table.read_text().splitlines()[1:]]
-    whole, wider = (sum(r["seconds"] > 0 for r in found) for found in ([*wide, *narrow], wide))
-    assert (names.count("steps"), names.count("steps.wide")) == (whole, wider), "a race is run by all parts of a study"
+    whole, wider = (sum(r["wall_seconds"] > 0 for r in found) for found in ([*wide, *narrow], wide))
+    assert (names.count("steps"), names.count("steps.wide")) == (whole, wider), (
+        "a study's cost is that of all its parts"
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (FINALISTS.replace("count = 1", "count = 5"), "must not rise"),
-        (FINALISTS.replace("epochs = 2", "epochs = -2"), "rung2: train.epochs"),
+        (FINALISTS.replace("epochs = 2", "epochs = -2"), "searches.long: train.epochs"),
+        (FINALISTS.replace("space.learning_rate = 0.002", "space.importance = 'l1'"), "nothing but a learning_rate"),
+        (FINALISTS.replace('name = "search"', 'name = "search"\ntrain_only = true'), "no search before it"),
+        (FINALISTS + "[space.sparsity]\nstage6 = 0.5\n", "lose the zeros"),
         (FINALISTS.replace("train = { epochs = 1 }", "train = { epoch = 1 }"), "did you mean epochs"),
-        ('[[steps]]\ntrials = 3\n', "needs a name"),
-        ('[[steps]]\nname = "a"\n[[steps]]\nname = "a"\n', "name of its own"),
-        ('[[steps]]\nname = "a"\ndata.name = "cifar10"\n', "a step changes"),
-        ('[[steps]]\nname = "a"\nspace.cut.stage9 = 0.5\n', "stage9"),
+        ('[[searches]]\ntrials = 3\n', "searches.0.name: field required"),
+        ('[[searches]]\nname = "a"\n[[searches]]\nname = "a"\n', "name of its own"),
+        ('[[searches]]\nname = "a"\ndata.name = "cifar10"\n', "unknown key data"),
+        ('[[searches]]\nname = "a"\nspace.pruning_ratio.stage9 = 0.5\n', "stage9"),
     ],
 )  # fmt: skip
 def test_parts_that_would_be_no_studies_are_told_before_anything_runs(
     tmp_path: Path, command: Command, text: str, message: str
 ) -> None:
     study = tmp_path / "bad.toml"
-    study.write_text(LOOK + text)
+    study.write_text(CANDIDATES + text)
     told = command("run", study, "--runs", tmp_path / "runs")
     assert told.returncode == 2 and message in told.stderr and told.stderr.count("\n") == 1, told.stderr
     assert not (tmp_path / "runs").exists()
@@ -195,18 +205,18 @@ def networks(count: int, noise: float, seed: int = 0) -> tuple[tuple[float, floa
     return tuple(zip(mflops.tolist(), seen.tolist(), (1 / (1 + np.exp(-logit))).tolist(), strict=True))
 
 
-def test_a_forecast_finds_the_line_and_knows_how_far_it_may_be_off() -> None:
-    exact = Forecast(known=networks(30, 0.0))
+def test_a_predictor_finds_the_line_and_knows_how_far_it_may_be_off() -> None:
+    exact = Predictor(observations=networks(30, 0.0))
     for mflops, seen, final in networks(20, 0.0, seed=1):
         assert exact(mflops, seen).accuracy == pytest.approx(final, abs=0.01)
-    noisy = Forecast(known=networks(30, 0.3))
+    noisy = Predictor(observations=networks(30, 0.3))
     new = networks(400, 0.3, seed=2)
     inside = [abs(noisy(mflops, seen).accuracy - final) <= 2 * noisy(mflops, seen).std for mflops, seen, final in new]
     assert 0.9 < np.mean(inside) < 0.99
     near, far = noisy(30, 0.5), noisy(1000, 0.5)
     per_logit = [p.std / (p.accuracy * (1 - p.accuracy)) for p in (near, far)]
     assert per_logit[1] > 1.3 * per_logit[0], "far from what is known it says so"
-    few = Forecast(known=networks(30, 0.3)[:4])
+    few = Predictor(observations=networks(30, 0.3)[:4])
     assert few(30, 0.5).std > noisy(30, 0.5).std
 
 
@@ -233,14 +243,14 @@ def test_trials_that_were_trained_through_make_a_forecast(
     invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path, command: Command
 ) -> None:
     study, runs, _ = finished
-    result = json.loads(invoke("forecast", study, "--runs", runs, "--json", "--out", tmp_path / "f.html"))
+    result = json.loads(invoke("predictor", study, "--runs", runs, "--json", "--out", tmp_path / "f.html"))
     records = status(invoke, study, runs)["records"]
-    assert result["known"] == [[r["mflops"], r["accuracy_before"], r["accuracy"]] for r in records]
+    assert result["observations"] == [[r["mflops"], r["accuracy_before"], r["accuracy"]] for r in records]
     assert len(result["foretold"]) == len(records) and "Foretold" in (tmp_path / "f.html").read_text()
-    line = invoke("forecast", study, "--runs", runs).splitlines()[-1]
-    assert line.startswith("known = [[")
+    line = invoke("predictor", study, "--runs", runs).splitlines()[-1]
+    assert line.startswith("observations = [[")
     untrained = tmp_path / "few.toml"
-    untrained.write_text(LOOK.replace("trials = 6", "trials = 1"))
+    untrained.write_text(CANDIDATES.replace("trials = 6", "trials = 1"))
     invoke("run", untrained, "--runs", tmp_path / "runs")
-    told = command("forecast", untrained, "--runs", tmp_path / "runs")
-    assert told.returncode == 2 and "0 trials were looked at" in told.stderr and told.stderr.count("\n") == 1
+    told = command("predictor", untrained, "--runs", tmp_path / "runs")
+    assert told.returncode == 2 and "0 trials were searched at" in told.stderr and told.stderr.count("\n") == 1

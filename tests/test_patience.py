@@ -21,10 +21,10 @@ from search.exit_status import ExitStatus, Failed
 from search.patience import full_disk, patiently, waiting_for_space
 from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
+from search.terminal.events import Event
 from search.terminal.progress import Terminal
 from search.trial.teacher import open_teacher
 from search.workers import pool
-from search.workers.events import Event
 from search.workers.pool import Handle, run_pool
 from search.workers.process import Exit
 

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruner.network.count import layers
-from search.cost import Work
+from search.cost import Cost
 from search.report import figures as plots
 from search.report.figures import history_figure, importances_figure, pareto_figure
 from search.report.page import comparison_report, network_figures, study_figures, study_report
-from search.results.incumbent import race, standings
+from search.results.incumbent import score_over_time, standings
 from search.results.records import Dense, Record, best, headline, pareto, summary
-from search.results.table import race_table, trials_table
+from search.results.table import score_table, trials_table
 from search.study.score import ScoreRule
 from search.study.spec import StudySpec
 
@@ -43,22 +43,22 @@ def made(number: int, mflops: float, accuracy: float, *, state: str = "done", fe
     return Record(
         number=number,
         state=state,
-        sampled={"cut.stage1": 0.5, "importance": "l1 <b>"},
+        sampled={"pruning_ratio.stage1": 0.5, "importance": "l1 <b>"},
         mflops=mflops,
         params=1000,
         accuracy=accuracy if done else None,
         accuracy_before=0.2,
         curve=(0.4, accuracy),
-        work=(0.5, 1.0, 2.0),
+        cost=(0.5, 1.0, 2.0),
         latency_ms=3.0,
         widths=HALF,
         score=RULE(mflops, accuracy) if done else None,
         nonzero_bytes=int(1e6 * (1 + number)),
-        merit=RULE(mflops, accuracy) if done else None,
+        fitness=RULE(mflops, accuracy) if done else None,
         mflops_removed=0.5,
         params_removed=0.6,
-        seconds=2.0,
-        core_seconds=2.0,
+        wall_seconds=2.0,
+        cpu_seconds=2.0,
         feasible=feasible,
         same_as=None,
         reason="" if done else "asha after epoch 1 of 3",
@@ -100,7 +100,7 @@ def test_the_best_keeps_to_the_limits() -> None:
     assert top.number == 1
     assert best([]) is None
     assert summary(FOUND)["trials"] == {"done": 4, "stopped": 1, "skipped": 0, "failed": 0, "running": 0, "waiting": 0}
-    assert summary(FOUND)["seconds"] == 10
+    assert summary(FOUND)["wall_seconds"] == 10
     assert "trial 1" in headline(FOUND)
     assert "No trial has finished yet" in headline([])
 
@@ -123,8 +123,8 @@ def test_history_and_importances() -> None:
     assert list(points.x) == [0, 1, 2, 4]
     assert list(line.y) == sorted(line.y)
     assert max(line.y) == best(FOUND).score  # type: ignore[union-attr]
-    (bars,) = importances_figure({"cut.stage1": 0.2, "importance": 0.7}).data
-    assert list(bars.y) == ["cut.stage1", "importance"]
+    (bars,) = importances_figure({"pruning_ratio.stage1": 0.2, "importance": 0.7}).data
+    assert list(bars.y) == ["pruning_ratio.stage1", "importance"]
 
 
 @pytest.mark.parametrize("found", [FOUND, FOUND[:1], []])
@@ -173,24 +173,29 @@ def test_kept_widths_learning_curves_and_what_retraining_brings_back() -> None:
 
 
 def test_a_race_counts_all_work_and_tells_what_was_foreseen_from_what_was_reached() -> None:
-    looks = [replace(r, predicted=0.9, predicted_std=0.01, core_seconds=4.0) for r in FOUND[:2]]
+    looks = [replace(r, predicted=0.9, predicted_std=0.01, cpu_seconds=4.0) for r in FOUND[:2]]
     over = made(6, 10, 0.99, feasible=False)
-    marks = race([*looks, FOUND[3], replace(FOUND[0], seconds=0.0), over, FOUND[2]])
+    marks = score_over_time([*looks, FOUND[3], replace(FOUND[0], wall_seconds=0.0), over, FOUND[2]])
     assert [mark.core_hours * 3600 for mark in marks] == pytest.approx([4, 8, 10, 12, 14])
-    foreseen = [looks[0].score, max(r.score for r in looks if r.score)]
-    assert [mark.foreseen for mark in marks] == [*foreseen, foreseen[1], foreseen[1], foreseen[1]]
+    predicted = [looks[0].score, max(r.score for r in looks if r.score)]
+    assert [mark.predicted for mark in marks] == [
+        *predicted,
+        predicted[1],
+        predicted[1],
+        predicted[1],
+    ]
     assert [mark.reached for mark in marks] == [None, None, None, None, FOUND[2].score]
     assert len(plots.studies_figure({"a": looks, "b": [*looks, FOUND[2]]}).data) == 2 + 1 + 2
 
 
 def test_work_is_of_processors_and_waiting_is_none() -> None:
-    began = Work.now()
+    began = Cost.now()
     time.sleep(0.5)
-    waited = Work.now() - began
-    assert waited.core_seconds < waited.seconds / 2
-    assert waited.seconds >= 0.5
+    waited = Cost.now() - began
+    assert waited.cpu_seconds < waited.wall_seconds / 2
+    assert waited.wall_seconds >= 0.5
     subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
-    assert (Work.now() - began).core_seconds >= 0.4
+    assert (Cost.now() - began).cpu_seconds >= 0.4
 
 
 def test_variants_are_drawn_against_work() -> None:
@@ -203,7 +208,7 @@ def test_variants_are_drawn_against_work() -> None:
 
 def test_studies_are_held_against_the_last_one_named() -> None:
     goal, better, worse = (
-        replace(made(0, mflops, accuracy), core_seconds=3600) for mflops, accuracy in ((30, 0.9), (26, 0.91), (60, 0.9))
+        replace(made(0, mflops, accuracy), cpu_seconds=3600) for mflops, accuracy in ((30, 0.9), (26, 0.91), (60, 0.9))
     )
     told = standings({"quick": [worse, better], "slow": [worse], "plain": [worse, worse, worse, goal]})
     assert told == [
@@ -220,7 +225,7 @@ def test_tables_say_what_the_records_say() -> None:
     assert [int(row["number"]) for row in rows] == [r.number for r in FOUND]
     assert [row["accuracy"] for row in rows] == [str(r.accuracy) if r.accuracy is not None else "" for r in FOUND]
     assert {row["importance"] for row in rows} == {"l1 <b>"}
-    rows = list(csv.DictReader(io.StringIO(race_table({"a": FOUND, "b": FOUND[:1]}))))
+    rows = list(csv.DictReader(io.StringIO(score_table({"a": FOUND, "b": FOUND[:1]}))))
     assert [row["study"] for row in rows] == ["a"] * len(FOUND) + ["b"]
     assert float(rows[-1]["reached"]) == FOUND[0].score
 

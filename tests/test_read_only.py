@@ -84,10 +84,10 @@ def test_what_reads_works_and_what_writes_says_why_not(how: str, place: tuple[Pa
         ["plot", study, "--out", out / "r.html", "--table", out / "t.csv"],
         ["plot", study, study, "--out", out / "c.html"],
         ["export", study, "--out", out / "export", "--format", "pth", "--no-grade"],
-        ["forecast", study, "--out", out / "f.html"],
+        ["predictor", study, "--out", out / "f.html"],
     ]
     writing: list[list[object]] = [
-        ["run", study], ["worker", study], ["base", study], ["check", study, "--fix"], ["plot", study],
+        ["run", study], ["worker", study], ["train-dense", study], ["check", study, "--fix"], ["plot", study],
         ["export", study, "--format", "pth", "--no-grade"],
     ]  # fmt: skip
     told = given(place, how, reading + writing)

@@ -26,7 +26,7 @@ TRIALS = 6
 MIXED = TINY_STUDY.replace("trials = 4", f"trials = {TRIALS}").replace(
     "learning_rate = { low = 0.002, high = 0.01, log = true }", "learning_rate = [0.004, 0.008, 1e9]"
 )
-MIXED += '[limits]\nmflops_at_most = 265\n[stopping]\nname = "asha"\n[sampler]\nstartup_trials = 3\n'
+MIXED += '[constraints]\nmax_mflops = 265\n[early_stopping]\nname = "asha"\n[sampler]\nn_startup_trials = 3\n'
 """Some of its trials fail, some are skipped, some are stopped."""
 ONE = ("--workers", 1, "--threads", 1)
 
@@ -148,7 +148,7 @@ def test_every_command_says_that_the_database_is_damaged_and_changes_nothing(
     for arguments in (
         ("status", study, "--json"), ("run", study, *ONE), ("worker", study), ("serve", study, "--port", 0),
         ("plot", study, "--out", out / "r.html"), ("export", study, "--out", out), ("dashboard", study, "--port", 0),
-        ("check", study), ("forecast", study, "--out", out / "f.html"),
+        ("check", study), ("predictor", study, "--out", out / "f.html"),
         ("submit", study, "--id", "1", "--notebook", study, "--out", out),
     ):  # fmt: skip
         done = command(*arguments, "--runs", runs)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Invoke, figures, running, status
+from conftest import TINY_RATIOS, Invoke, figures, running, status
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.channels.allocation import Menu, spread_budget
+from pruner.channels.allocation import WidthOptions, allocate
 from pruner.channels.importance import Scores, score_channels
-from pruner.channels.obs import removal_curve
-from pruner.channels.plan import apply_plan, between, make_plan, on_the_way
-from pruner.channels.reconstruct import fit, look, repair
+from pruner.channels.obs import obs_error_curve
+from pruner.channels.plan import apply_plan, compose_plans, interpolate_plan, make_plan
+from pruner.channels.reconstruct import fit, reconstruct, record_targets
 from pruner.data.batches import eval_batches
 from pruner.data.datasets import Dataset, Split
 from pruner.errors import InputError
@@ -29,15 +29,14 @@ from pruner.network.count import layers
 from pruner.network.loading import load_network
 from pruner.network.mobilenet import widths
 from pruner.network.structure import GROUPS, STAGES
-from pruner.recipe import Prune
+from pruner.recipe import Iterative, Prune
 from pruner.system.checkpoint import load_state
-from pruner.tune import Rounds
 
 SIZE = 32
 
 
 def images_of(split: Split, batch: int = 64) -> Iterator[Tensor]:
-    return (images for images, _ in eval_batches(split, batch=batch, resolution=SIZE))
+    return (images for images, _ in eval_batches(split, batch_size=batch, resolution=SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def test_the_error_of_a_cut_is_that_of_the_best_refit() -> None:
     weights = [torch.randn(5, 12, generator=generator, dtype=torch.float64) for _ in range(2)]
     centred = features - features.mean(0)
     covariance = centred.T @ centred / len(features)
-    order, errors = removal_curve(weights, [covariance, covariance], [1.0, 0.5], [0.0, 0.0])
+    order, errors = obs_error_curve(weights, [covariance, covariance], [1.0, 0.5], [0.0, 0.0])
     assert sorted(order.tolist()) == list(range(12))
     for count in range(1, 12):
         kept = [channel for channel in range(12) if channel not in order[:count].tolist()]
@@ -133,7 +132,7 @@ def test_a_curve_never_falls_and_its_order_is_the_ranking(trained: MobileNetV2, 
         assert len(curves[name]) == width
         assert (curves[name] >= 0).all()
         assert curves[name].isfinite().all()
-    plan = make_plan(trained, Prune(importance="reconstruction", cut={"stage6": 0.5}), curves)
+    plan = make_plan(trained, Prune(importance="reconstruction", pruning_ratio={"stage6": 0.5}), curves)
     gone = set(range(widths(trained)["stage6.hidden.15"])) - set(plan.keep["stage6.hidden.15"])
     worst_gone = max(float(curves["stage6.hidden.15"][channel]) for channel in gone)
     assert all(float(curves["stage6.hidden.15"][channel]) >= worst_gone for channel in plan.keep["stage6.hidden.15"])
@@ -152,7 +151,7 @@ def learned(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> MobileN
     for key, value in (("resolution", SIZE), ("epochs", 8)):  # the first `epochs` is the dense network's
         quickstart = re.sub(rf"(?m)^{key} = \d+", f"{key} = {value}", quickstart, count=1)
     (folder / "learned.toml").write_text(quickstart)
-    invoke("base", folder / "learned.toml", "--runs", folder, "--out", folder / "learned.pth")
+    invoke("train-dense", folder / "learned.toml", "--runs", folder, "--out", folder / "learned.pth")
     return load_network(folder / "learned.pth").eval()
 
 
@@ -160,11 +159,11 @@ def learned(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> MobileN
 @pytest.mark.parametrize("importance", ["random", "l2", "reconstruction"])
 def test_repair_saves_what_a_cut_would_lose(importance: str, learned: MobileNetV2, data: Dataset) -> None:
     scores = score_channels(learned, importance, data.train, resolution=SIZE)
-    plan = make_plan(learned, Prune(cut=dict.fromkeys(STAGES, 0.4), output_cut={}), scores)
+    plan = make_plan(learned, Prune(pruning_ratio=dict.fromkeys(STAGES, 0.4), output_pruning_ratio={}), scores)
     model = apply_plan(learned, plan)
     assert isinstance(model, MobileNetV2)
     before = accuracy(evaluate(model, data.holdout, resolution=SIZE))
-    repair(model, look(learned, data.train, resolution=SIZE), plan, data.train, resolution=SIZE)
+    reconstruct(model, record_targets(learned, data.train, resolution=SIZE), plan, data.train, resolution=SIZE)
     assert accuracy(evaluate(model, data.holdout, resolution=SIZE)) > before + 0.1
     assert widths(model) == plan.kept_widths
 
@@ -178,14 +177,18 @@ def test_repair_of_a_network_that_lost_only_copies_gives_its_outputs_back(dense:
             part = block.get_parameter(name)
             part[width // 2 :] = part[: width // 2]
     scores = {group.name: torch.arange(widths(model)[group.name], 0, -1).float() for group in GROUPS}
-    plan = make_plan(model, Prune(cut={"stage3": 0.5}, ignore=("features.4", "features.6"), output_cut={}), scores)
+    plan = make_plan(
+        model,
+        Prune(pruning_ratio={"stage3": 0.5}, ignored_layers=("features.4", "features.6"), output_pruning_ratio={}),
+        scores,
+    )
     assert plan.kept_widths["stage3.hidden.5"] == width // 2
     pruned = apply_plan(model, plan)
     assert isinstance(pruned, MobileNetV2)
     dense_outputs = outputs(model, images)
     spread = dense_outputs.std()
     assert (outputs(pruned, images) - dense_outputs).abs().max() > 1e-3 * spread
-    repair(pruned, look(model, images, resolution=SIZE), plan, images, resolution=SIZE)
+    reconstruct(pruned, record_targets(model, images, resolution=SIZE), plan, images, resolution=SIZE)
     assert (outputs(pruned, images) - dense_outputs).abs().max() < 2e-2 * spread
 
 
@@ -193,10 +196,10 @@ def test_a_repaired_network_trains_on_from_what_evaluation_saw(
     trained: MobileNetV2, images: Split, curves: Scores
 ) -> None:
     """BatchNorm's statistics are those of the new features, so batch statistics change little."""
-    plan = make_plan(trained, Prune(importance="reconstruction", cut={"stage6": 0.5}), curves)
+    plan = make_plan(trained, Prune(importance="reconstruction", pruning_ratio={"stage6": 0.5}), curves)
     model = apply_plan(trained, plan)
     assert isinstance(model, MobileNetV2)
-    repair(model, look(trained, images, resolution=SIZE), plan, images, resolution=SIZE)
+    reconstruct(model, record_targets(trained, images, resolution=SIZE), plan, images, resolution=SIZE)
     norm = model.get_submodule("features.15.conv.3")
     seen: list[Tensor] = []
     norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -215,16 +218,16 @@ def area(some: Mapping[str, int]) -> float:
 
 
 MENUS = {
-    "a": Menu([8, 7, 6, 5, 4, 3, 2, 1], [0, 0.1, 0.3, 0.7, 1.5, 3, 6, 12]),
-    "b": Menu([6, 4, 2], [0, 1, 4]),
-    "c": Menu([10, 5], [0, 0.01]),
+    "a": WidthOptions([8, 7, 6, 5, 4, 3, 2, 1], [0, 0.1, 0.3, 0.7, 1.5, 3, 6, 12]),
+    "b": WidthOptions([6, 4, 2], [0, 1, 4]),
+    "c": WidthOptions([10, 5], [0, 0.01]),
 }
 
 
-@pytest.mark.parametrize("how", ["error", "exchange"])
+@pytest.mark.parametrize("how", ["error", "lagrangian"])
 @pytest.mark.parametrize("target", [20.0, 40.0, 60.0])
 def test_a_budget_is_kept_and_used_up(how: str, target: float) -> None:
-    found = spread_budget(MENUS, area, target, how)
+    found = allocate(MENUS, area, target, how)
     assert area(found) <= target
     for name, menu in MENUS.items():
         place = menu.widths.index(found[name])
@@ -240,18 +243,22 @@ def test_exchange_is_near_the_best_of_all_combinations(target: float) -> None:
     combinations = (dict(zip(MENUS, point, strict=True))
                     for point in itertools.product(*(menu.widths for menu in MENUS.values())))  # fmt: skip
     best = min(error(some) for some in combinations if area(some) <= target)
-    assert error(spread_budget(MENUS, area, target, "exchange")) <= 1.5 * best + 0.1
+    assert error(allocate(MENUS, area, target, "lagrangian")) <= 1.5 * best + 0.1
 
 
 def test_a_budget_that_cannot_be_kept_is_told() -> None:
     with pytest.raises(InputError, match="target_mflops: 5 cannot be reached, the smallest widths make 13"):
-        spread_budget(MENUS, area, 5, "error")
+        allocate(MENUS, area, 5, "error")
 
 
-@pytest.mark.parametrize("spread", ["uniform", "error", "exchange"])
-def test_a_target_is_met_within_a_percent_and_limits_hold(spread: str, trained: MobileNetV2, curves: Scores) -> None:
+@pytest.mark.parametrize("allocation", ["uniform", "equal_error", "lagrangian"])
+def test_a_target_is_met_within_a_percent_and_bounds_hold(
+    allocation: str, trained: MobileNetV2, curves: Scores
+) -> None:
     for target in (30.0, 60.0):
-        prune = Prune(target_mflops=target, spread=spread, multiple=2, minimum=4, ignore=("stage1",))
+        prune = Prune(
+            target_mflops=target, allocation=allocation, round_to=2, min_channels=4, ignored_layers=("stage1",)
+        )
         plan = make_plan(trained, prune, score_channels(trained, "l1"), curves)
         assert 0.97 * target <= plan.mflops <= target
         kept = plan.kept_widths
@@ -260,14 +267,14 @@ def test_a_target_is_met_within_a_percent_and_limits_hold(spread: str, trained: 
 
 
 def test_more_tolerance_cuts_more(trained: MobileNetV2, curves: Scores) -> None:
-    def operations(stage: str, **tolerance: float) -> int:
-        kept = make_plan(trained, Prune(target_mflops=60.0, tolerance=tolerance), curves, curves).kept_widths
+    def operations(stage: str, **error_scale: float) -> int:
+        kept = make_plan(trained, Prune(target_mflops=60.0, error_scale=error_scale), curves, curves).kept_widths
         return sum(layer.operations for layer in layers(kept, 10) if layer.stage == stage)
 
     assert operations("stage6", stage6=10.0) < operations("stage6")
     assert operations("stage3", stage6=10.0) >= operations("stage3")
     plain = make_plan(trained, Prune(target_mflops=60.0), curves, curves).kept_widths
-    narrow = make_plan(trained, Prune(target_mflops=60.0, tolerance={"output": 10.0}), curves, curves).kept_widths
+    narrow = make_plan(trained, Prune(target_mflops=60.0, error_scale={"output": 10.0}), curves, curves).kept_widths
     assert narrow["stage4.output"] < plain["stage4.output"]
 
 
@@ -279,8 +286,8 @@ def test_a_study_cuts_to_a_target_with_repair(invoke: Invoke, write_study: Calla
     space = TARGETS.strip().splitlines()
     study = write_study(
         ("trials = 4", "trials = 2"),
-        ('["l1", "l2", "bn_scale"]', '["l2", "reconstruction"]'),
-        ("[space.cut]\nstage3 = { low = 0.1, high = 0.8 }\nstage6 = { low = 0.1, high = 0.8 }\nhead = [0.25, 0.5]",
+        ('["l1", "l2", "bn_scale"]', '["l2", "obs"]'),
+        (TINY_RATIOS,
          "\n".join(space)),
     )  # fmt: skip
     invoke("run", study, "--runs", tmp_path / "a")
@@ -290,19 +297,19 @@ def test_a_study_cuts_to_a_target_with_repair(invoke: Invoke, write_study: Calla
         assert 0.97 * record["sampled"]["target_mflops"] <= record["mflops"] <= record["sampled"]["target_mflops"]
     assert load_state(next((tmp_path / "a/tiny/scores").glob("reconstruction-*.pt"))) is not None
     result = json.loads((tmp_path / "a/tiny/trials/0000/recipe.json").read_text())
-    assert result["prune"]["repair"] is True
+    assert result["prune"]["reconstruct"] is True
     invoke("run", study, "--runs", tmp_path / "b")
     assert figures(status(invoke, study, tmp_path / "b")) == figures(done)
 
 
 TARGETS = """
 target_mflops = { low = 20.0, high = 60.0 }
-spread = ["error", "exchange"]
-repair = true
-[space.tolerance]
+allocation = ["equal_error", "lagrangian"]
+reconstruct = true
+[space.error_scale]
 stage6 = { low = 0.5, high = 2.0, log = true }
 [prune]
-repair_images = 64
+reconstruction_images = 64
 """
 
 
@@ -312,7 +319,7 @@ epochs = 2
 [[train.phases]]
 epochs = 2
 resolution = 48
-rate = 0.5
+lr_scale = 0.5
 """
 
 
@@ -322,20 +329,21 @@ def test_rounds_and_phases_that_are_killed_in_each_end_in_the_same_file(
 ) -> None:
     base = next((finished[1] / "dense").glob("*.pth"))
     rounds = """
-[rounds]
+[iterative]
 count = 3
-[rounds.train]
+[iterative.train]
 images_per_epoch = 64
 """
     study = write_study(
         ("trials = 4", "trials = 1"),
-        ("[space.cut]\nstage3 = { low = 0.1, high = 0.8 }\nstage6 = { low = 0.1, high = 0.8 }\nhead = [0.25, 0.5]",
-         "target_mflops = 40\nrepair = true\n[prune]\nrepair_images = 128\n" + rounds),
-        ('"l2", "bn_scale"]', '"reconstruction"]'),
-        ('[train]\noptimizer = "adamw"\nepochs = 2\n', '[train]\ntemperature = 4\naverage = 0.9\nreestimate = 64\n'),
+        (TINY_RATIOS,
+         "target_mflops = 40\nreconstruct = true\n[prune]\nreconstruction_images = 128\n" + rounds),
+        ('"l2", "bn_scale"]', '"obs"]'),
+        ('[train]\noptimizer = "adamw"\nepochs = 2\n',
+         "[train]\ndistill_temperature = 4\nema_decay = 0.9\nbn_recalibration_images = 64\n"),
     )  # fmt: skip
     study.write_text(study.read_text() + PHASES)
-    options = ("--base", base, "--threads", 1)
+    options = ("--dense", base, "--threads", 1)
     invoke("run", study, "--runs", tmp_path / "a", *options)
     whole = tmp_path / "a/tiny/trials/0000"
     history = json.loads((whole / "measurement.json").read_text())["history"]
@@ -355,17 +363,17 @@ images_per_epoch = 64
 
 def test_plans_on_the_way_hold_what_the_last_keeps(trained: MobileNetV2, curves: Scores) -> None:
     plan = make_plan(trained, Prune(target_mflops=40.0), curves, curves)
-    targets = Rounds(count=3).targets(plan.dense_mflops, plan.mflops)
+    targets = Iterative(steps=3).targets(plan.dense_mflops, plan.mflops)
     assert targets == pytest.approx((318.97 ** (2 / 3) * 40 ** (1 / 3), 318.97 ** (1 / 3) * 40 ** (2 / 3)), rel=0.01)
-    assert Rounds(mflops=(500, 180, 80, 30)).targets(319, 40) == (180, 80)
+    assert Iterative(mflops=(500, 180, 80, 30)).targets(319, 40) == (180, 80)
     before, model = None, trained
     for target in targets:
-        step = on_the_way(plan, curves, target, 10)
+        step = interpolate_plan(plan, curves, target, 10)
         assert step.mflops == pytest.approx(target, rel=0.03)
         for name, channels in plan.keep.items():
             assert set(channels) <= set(step.keep[name])
-        model = apply_plan(model, between(before, step) if before else step)
+        model = apply_plan(model, compose_plans(before, step) if before else step)
         before = step
     assert before is not None
-    last, straight = apply_plan(model, between(before, plan)), apply_plan(trained, plan)
+    last, straight = apply_plan(model, compose_plans(before, plan)), apply_plan(trained, plan)
     assert all(torch.equal(a, b) for a, b in zip(last.parameters(), straight.parameters(), strict=True))

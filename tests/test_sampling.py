@@ -19,8 +19,8 @@ SAMPLERS = ["tpe", pytest.param("gp", marks=pytest.mark.slow), "nsga2", "random"
 
 def spec(name: str = "tpe", **changes: Any) -> StudySpec:
     values: dict[str, Any] = {
-        "name": "s", "trials": 100, "space": {**SPACE, "cut": {"stage4": {"low": 0.0, "high": 0.8}}},
-        "sampler": {"name": name, "startup_trials": 4, "lag": 3},
+        "name": "s", "trials": 100, "space": {**SPACE, "pruning_ratio": {"stage4": {"low": 0.0, "high": 0.8}}},
+        "sampler": {"name": name, "n_startup_trials": 4, "max_concurrent": 3},
     }  # fmt: skip
     return StudySpec.model_validate({**values, **changes})
 
@@ -30,7 +30,7 @@ def trials(of: StudySpec, count: int) -> list[FrozenTrial]:
     study = optuna.create_study(direction="maximize")
     for number in range(count):
         drawn = draw(of, number, study.trials)
-        value = -abs(drawn.params["cut.stage4"] - 0.5)
+        value = -abs(drawn.params["pruning_ratio.stage4"] - 0.5)
         study.add_trial(
             create_trial(
                 params=drawn.params, distributions=drawn.distributions, value=value, system_attrs=drawn.system_attrs
@@ -69,20 +69,20 @@ def test_results_older_than_the_lag_do_matter() -> None:
 
 
 @given(st.integers(0, 40), st.integers(0, 8), st.sampled_from(["tpe", "gp", "nsga2", "random", "grid"]))
-def test_a_worker_waits_for_exactly_the_results_that_a_draw_uses(number: int, lag: int, name: str) -> None:
+def test_a_worker_waits_for_exactly_the_results_that_a_draw_uses(number: int, max_concurrent: int, name: str) -> None:
     more = {"space": {"importance": ["l1", "l2"]}} if name == "grid" else {}
-    study = spec(name, sampler={"name": name, "startup_trials": 4, "lag": lag}, **more)
+    study = spec(name, sampler={"name": name, "n_startup_trials": 4, "max_concurrent": max_concurrent}, **more)
     needed = results_needed(study, number)
-    assert 0 <= needed <= max(0, number - lag + 1)
-    if lag == 0 or name in ("random", "grid"):
+    assert 0 <= needed <= max(0, number - max_concurrent + 1)
+    if max_concurrent == 0 or name in ("random", "grid"):
         assert needed == 0
-    elif number - lag + 1 >= 4:
-        assert needed == number - lag + 1
+    elif number - max_concurrent + 1 >= 4:
+        assert needed == number - max_concurrent + 1
 
 
 def test_a_lag_of_0_sees_every_result_there_is() -> None:
     found = trials(spec("random"), 6)
-    eager = spec("tpe", sampler={"name": "tpe", "lag": 0})
+    eager = spec("tpe", sampler={"name": "tpe", "max_concurrent": 0})
     assert [trial.state.is_finished() for trial in as_seen_by(eager, 6, found)] == [True] * 6
     assert [trial.state.is_finished() for trial in as_seen_by(spec(), 6, found)] == [True] * 4 + [False] * 2
 
@@ -93,11 +93,14 @@ def test_draws_differ_between_trials_and_seeds_and_keep_what_is_fixed(sampler: s
     assert len({tuple(trial.params.values()) for trial in found}) == 8
     other = trials(spec(sampler, seed=1), 8)
     assert found[0].params != other[0].params
-    assert draw(spec(sampler), 8, found, {"cut.stage4": 0.25}).params["cut.stage4"] == 0.25
+    assert draw(spec(sampler), 8, found, {"pruning_ratio.stage4": 0.25}).params["pruning_ratio.stage4"] == 0.25
 
 
 def test_a_sampler_that_learns_finds_the_best_cut_sooner_than_chance() -> None:
-    late = {name: [trial.params["cut.stage4"] for trial in trials(spec(name), 40)[20:]] for name in ("tpe", "random")}
+    late = {
+        name: [trial.params["pruning_ratio.stage4"] for trial in trials(spec(name), 40)[20:]]
+        for name in ("tpe", "random")
+    }
     off = {name: sum(abs(cut - 0.5) for cut in cuts) / len(cuts) for name, cuts in late.items()}
     assert off["tpe"] < 0.7 * off["random"]
 
@@ -105,13 +108,13 @@ def test_a_sampler_that_learns_finds_the_best_cut_sooner_than_chance() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1500))
 def test_memory_is_bounded_and_keeps_the_best_the_latest_and_all_that_run(count: int) -> None:
-    distributions = {"cut.stage4": optuna.distributions.FloatDistribution(0.0, 0.8)}
+    distributions = {"pruning_ratio.stage4": optuna.distributions.FloatDistribution(0.0, 0.8)}
     study = []
     for number in range(count):
         running = number % 400 == 7
         trial = create_trial(
             state=TrialState.RUNNING if running else TrialState.COMPLETE, value=None if running else number * 37 % 1499,
-            params={"cut.stage4": 0.5}, distributions=distributions,
+            params={"pruning_ratio.stage4": 0.5}, distributions=distributions,
         )  # fmt: skip
         trial.number = number
         study.append(trial)

@@ -36,14 +36,14 @@ CUTS = [number / 50 for number in range(40)]
 """Few enough that some trials cut, train and measure, and others take over what an equal one has made."""
 STUDY = f"""
 trials = TRIALS
-watch_images = 0
+epoch_eval_images = 0
 {TINY_BASE.replace("resolution = 32", "resolution = 32" + chr(10) + "holdout = 32")}
 [sampler]
 name = "random" # no trial waits for another's result
 [space]
 importance = "l2"
 learning_rate = 0.004
-[space.cut]
+[space.pruning_ratio]
 stage3 = {CUTS}
 stage4 = 0.8
 stage5 = 0.8
@@ -54,7 +54,7 @@ head = 0.8
 optimizer = "adamw"
 epochs = 2
 images_per_epoch = 32
-batch = 32
+batch_size = 32
 """
 
 Outcome = dict[int, tuple[Any, ...]]
@@ -67,7 +67,7 @@ def begin(invoke: Invoke, study: Path, where: tuple[object, ...], url: str) -> N
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     opened = optuna.load_study(study_name="tiny", storage=url.replace("postgresql:", "postgresql+psycopg:"))
     for place in range(QUEUED):
-        opened.enqueue_trial({"cut.stage3": CUTS[place % len(CUTS)]})
+        opened.enqueue_trial({"pruning_ratio.stage3": CUTS[place % len(CUTS)]})
     study.write_text(STUDY.replace("TRIALS", str(TRIALS)))
 
 
@@ -180,14 +180,14 @@ def test_many_trials_survive_what_befalls_their_workers_disk_and_server(
     if disk is None:
         warnings.warn("the fault 'full disk' is left out: it needs the right to mount a file system", stacklevel=1)
     place, study = disk.folder if disk else tmp_path, tmp_path / "tiny.toml"
-    common: tuple[object, ...] = ("--base", dense, "--grace", GRACE_S)
+    common: tuple[object, ...] = ("--dense", dense, "--grace-period", GRACE_S)
     # Two folders stand for two machines: neither sees the other's locks, and a worker that is stopped counts as dead.
-    folders, count, postgres = [place / "here"], 4, None
+    folders, count, postgres = [place / "local"], 4, None
     url = f"sqlite:///{place}/here/tiny/study.db"
     if server == "postgres":
         postgres = request.getfixturevalue("postgres")
         assert isinstance(postgres, Postgres)
-        folders, count, url = [place / "here", place / "there"], 2, postgres.url("stress")
+        folders, count, url = [place / "local", place / "there"], 2, postgres.url("stress")
         common = (*common, "--storage", url, "--artifacts", place / "store")
     begin(invoke, study, (*common, "--runs", folders[0]), url)
     began = time.monotonic()
@@ -223,7 +223,7 @@ def test_many_trials_survive_what_befalls_their_workers_disk_and_server(
     assert outcome(invoke, study, where) == expected
     for number in range(TRIALS):
         assert sum(text.count(f"trial {number:3}  done") for text in told) <= 1, f"trial {number} was finished twice"
-    queued = [sampled["cut.stage3"] for sampled, *_ in list(expected.values())[1 : QUEUED + 1]]
+    queued = [sampled["pruning_ratio.stage3"] for sampled, *_ in list(expected.values())[1 : QUEUED + 1]]
     assert queued == [CUTS[place % len(CUTS)] for place in range(QUEUED)]
     deaths = [line for text in told for line in text.splitlines() if "died (" in line]
     known = ("killed by SIGKILL", "The database does not answer", "No space left on device")

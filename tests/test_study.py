@@ -15,13 +15,13 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from conftest import Command, Invoke, running, status, wait_for
+from conftest import TINY_RATIOS, Command, Invoke, running, status, wait_for
 
 from pruner.channels.plan import ChannelPlan, apply_plan
 from pruner.network.loading import load_network
 from pruner.network.mobilenet import widths
 from search.exit_status import ExitStatus
-from search.sampling.stopping import report_curve
+from search.sampling.early_stopping import report_curve
 from search.study.score import ScoreRule
 from search.study.spec import StudySpec
 
@@ -40,7 +40,7 @@ def test_a_study_ends_with_trials_a_report_and_a_graded_network(
     assert state["seconds"] > 0
     for record in state["records"]:  # before training, and after each of two epochs
         assert record["work"] == sorted(record["work"])
-        assert 0 < record["work"][0] < record["work"][2] <= record["core_seconds"]
+        assert 0 < record["work"][0] < record["work"][2] <= record["cpu_seconds"]
     best = max(state["records"], key=lambda r: r["score"])
     assert best["number"] == state["best"]["number"]
     assert printed["test"]["mflops"] == pytest.approx(best["mflops"], abs=1e-6)
@@ -130,7 +130,7 @@ def test_export_score_and_plot_by_command(
     assert json.loads(out.with_suffix(".json").read_text())["accuracy"]["test"] is None
     best = json.loads(invoke("export", study, "--runs", runs, "--format", "pth", "--json"))
     assert best["trial"] == printed["best"]["number"]
-    scored = json.loads(invoke("score", best["files"][0]["file"], "--data", "digits", "--resolution", 32, "--json"))
+    scored = json.loads(invoke("evaluate", best["files"][0]["file"], "--data", "digits", "--resolution", 32, "--json"))
     assert scored == printed["test"] == best["card"]["test"]
     assert scored["originates_from_mobilenetv2"] is True
     (runs / "tiny" / "report.html").unlink()
@@ -145,10 +145,10 @@ def test_a_dense_network_whose_training_is_killed_goes_on_from_its_last_epoch(
     invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     study, runs, _ = finished
-    with running("base", study, "--runs", tmp_path) as process:
+    with running("train-dense", study, "--runs", tmp_path) as process:
         wait_for(lambda: list(tmp_path.glob("dense/*.checkpoint")), process)
         process.kill()
-    invoke("base", study, "--runs", tmp_path)
+    invoke("train-dense", study, "--runs", tmp_path)
     (mine,), (theirs,) = (list((r / "dense").glob("*.pth")) for r in (tmp_path, runs))
     pair = (load_network(mine).state_dict(), load_network(theirs).state_dict())
     assert all(torch.equal(a, b) for a, b in zip(pair[0].values(), pair[1].values(), strict=True))
@@ -170,7 +170,7 @@ def test_two_pools_share_a_study_and_begin_no_trial_too_many(
 
 def test_processes_that_open_a_new_study_at_once_share_one_database(tmp_path: Path) -> None:
     opening = (
-        "import sys, time; from pathlib import Path; from search.storage.folder import StudyFolder; "
+        "import sys, time; from pathlib import Path; from search.storage.trial_folder import StudyFolder; "
         "from search.storage.studies import open_study; from search.study.spec import StudySpec\n"
         "folder = StudyFolder(Path(sys.argv[1])); folder.create()\n"
         "while time.time() < float(sys.argv[2]): pass\n"
@@ -194,7 +194,7 @@ def test_a_changed_space_is_refused_with_the_difference_and_more_trials_are_not(
     refused = command("run", write_study(quick, fewer, ("high = 0.8", "high = 0.7")), "--runs", runs)
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
-    assert "space.cut.stage3.high was 0.8, is 0.7" in line
+    assert "space.pruning_ratio.stage3.high was 0.8, is 0.7" in line
     study = write_study(quick)
     invoke("run", study, "--runs", runs)
     assert status(invoke, study, runs)["trials"]["done"] == 4
@@ -202,7 +202,7 @@ def test_a_changed_space_is_refused_with_the_difference_and_more_trials_are_not(
     from pruner.network.mobilenet import fresh
 
     torch.save(fresh(10, seed=5), other)
-    refused = command("run", study, "--runs", runs, "--base", other)
+    refused = command("run", study, "--runs", runs, "--dense", other)
     assert (refused.returncode, "another dense network" in refused.stderr) == (2, True)
 
 
@@ -210,14 +210,14 @@ def test_equal_plans_are_trained_once_and_plans_beyond_a_limit_never(
     invoke: Invoke, write_study: WriteStudy, tmp_path: Path
 ) -> None:
     space = (
-        'importance = ["l1", "l2", "bn_scale"]\nlearning_rate = { low = 0.002, high = 0.01, log = true }\n[space.cut]\n'
-        "stage3 = { low = 0.1, high = 0.8 }\nstage6 = { low = 0.1, high = 0.8 }\nhead = [0.25, 0.5]"
+        'importance = ["l1", "l2", "bn_scale"]\nlearning_rate = { low = 0.002, high = 0.01, log = true }\n'
+        + TINY_RATIOS
     )
     # 0.5 and 0.50001 are different samples of equal plans; an uncut network is over the limit.
-    mine = "learning_rate = 0.004\nglobal_cut = [0.5, 0.50001, 0.0]"
-    study = write_study((space, mine), extra='[sampler]\nname = "grid"\n[limits]\nmflops_at_most = 250\n')
+    mine = "learning_rate = 0.004\nglobal_pruning_ratio = [0.5, 0.50001, 0.0]"
+    study = write_study((space, mine), extra='[sampler]\nname = "grid"\n[constraints]\nmax_mflops = 250\n')
     # TOML: top-level keys come before tables
-    text = study.read_text().replace("\ntrials = 4\nwatch_images = 32\n", "\n")
+    text = study.read_text().replace("\ntrials = 4\nepoch_eval_images = 32\n", "\n")
     study.write_text(text)
     invoke("run", study, "--runs", tmp_path / "runs", "--workers", 1)  # one after the other
     first, second, third = status(invoke, study, tmp_path / "runs")["records"]
@@ -238,7 +238,7 @@ def test_two_objectives_a_limit_and_every_sampler_that_looks_at_them(
     command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path, sampler: str
 ) -> None:
     extra = 'objectives = ["mflops", "accuracy"]\n'
-    more = f'[sampler]\nname = "{sampler}"\nstartup_trials = 2\n[limits]\naccuracy_at_least = 0.99\n[data]'
+    more = f'[sampler]\nname = "{sampler}"\nn_startup_trials = 2\n[constraints]\nmin_accuracy = 0.99\n[data]'
     study = write_study(("[data]", more), extra=extra)
     text = study.read_text().replace("epochs = 2\nimages_per_epoch = 64", "epochs = 1\nimages_per_epoch = 32")
     study.write_text(text)
@@ -259,7 +259,7 @@ def test_two_objectives_a_limit_and_every_sampler_that_looks_at_them(
 def test_latency_is_a_limit_before_any_training_and_an_objective(
     command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path
 ) -> None:
-    strict = write_study(("trials = 4", "trials = 2"), extra="limits.latency_ms_at_most = 0.001\n", name="strict")
+    strict = write_study(("trials = 4", "trials = 2"), extra="constraints.max_latency_ms = 0.001\n", name="strict")
     assert command("run", strict, "--runs", tmp_path, "--workers", 1).returncode == ExitStatus.NONE_FEASIBLE
     dense = next((tmp_path / "dense").glob("*.pth"))
     for record in status(invoke, strict, tmp_path)["records"]:
@@ -267,7 +267,7 @@ def test_latency_is_a_limit_before_any_training_and_an_objective(
         assert "over 0.001 ms" in record["reason"]
         assert record["curve"] == []
     fast = write_study(("trials = 4", "trials = 2"), extra='objectives = ["latency_ms", "accuracy"]\n', name="fast")
-    invoke("run", fast, "--runs", tmp_path, "--base", dense, "--workers", 1)
+    invoke("run", fast, "--runs", tmp_path, "--dense", dense, "--workers", 1)
     opened = optuna.load_study(study_name="fast", storage=f"sqlite:///{tmp_path}/fast/study.db")
     assert [d.name for d in opened.directions] == ["MINIMIZE", "MAXIMIZE"]
     for trial, record in zip(opened.trials, status(invoke, fast, tmp_path)["records"], strict=True):
@@ -278,7 +278,7 @@ def test_latency_is_a_limit_before_any_training_and_an_objective(
 
 @pytest.mark.parametrize("rule", ["asha", "median", "hyperband"])
 def test_hopeless_trials_are_stopped_early(invoke: Invoke, write_study: WriteStudy, tmp_path: Path, rule: str) -> None:
-    more = f'[stopping]\nname = "{rule}"\nwarmup_epochs = 1\n[sampler]\nname = "random"\n[data]'
+    more = f'[early_stopping]\nname = "{rule}"\nwarmup_epochs = 1\n[sampler]\nname = "random"\n[data]'
     trials = 3 if rule == "hyperband" else 9  # its brackets are too small to stop any even of nine
     study = write_study(("trials = 4", f"trials = {trials}"), ("[data]", more))
     text = study.read_text().replace("epochs = 2\nimages_per_epoch = 64", "epochs = 3\nimages_per_epoch = 32")

@@ -14,9 +14,9 @@ from optuna.distributions import FloatDistribution
 from pruner.errors import InputError
 from pruner.recipe import Recipe
 from search.pipeline.parts import read_parts
+from search.sampling.early_stopping import make_rule
 from search.sampling.recipe import recipe
 from search.sampling.samplers import draw
-from search.sampling.stopping import make_rule
 from search.study.space import Range
 
 
@@ -38,10 +38,10 @@ def test_a_step_that_cannot_be_kept_to_is_refused_with_what_it_would_try(
 ) -> None:
     with pytest.raises(InputError) as caught:
         (tmp_path / "study.toml").write_text(
-            f"trials = 3\n[space.cut]\nstage4 = {{ low = 0.2, high = 0.6, step = {step} }}"
+            f"trials = 3\n[space.pruning_ratio]\nstage4 = {{ low = 0.2, high = 0.6, step = {step} }}"
         )
         read_parts(tmp_path / "study.toml")
-    assert "study.toml: space.cut.stage4" in str(caught.value)
+    assert "study.toml: space.pruning_ratio.stage4" in str(caught.value)
     assert message in str(caught.value)
 
 
@@ -49,18 +49,18 @@ def test_a_step_that_cannot_be_kept_to_is_refused_with_what_it_would_try(
 def test_a_step_that_divides_in_decimals_is_taken_and_optuna_tries_the_same(
     low: int, step: int, count: int, scale: int
 ) -> None:
-    found = Range(low=low / scale, high=(low + step * count) / scale, step=step / scale)
+    found = Range[float](low=low / scale, high=(low + step * count) / scale, step=step / scale)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # Optuna warns where it lowers `high`
-        distribution = FloatDistribution(found.low, found.high, step=found.step)
+        distribution = FloatDistribution(*found.ends, step=found.step)
     assert distribution.high == found.high
     assert found.values == tuple((low + step * place) / scale for place in range(count + 1))
 
 
 EVERYTHING = """
 trials = 3
-hours = 2.0
-until_score = 45.5
+timeout_hours = 2.0
+target_score = 45.5
 seed = 1
 [data]
 name = "digits"
@@ -68,45 +68,46 @@ resolution = 32
 [space]
 importance = ["l1", "l2"]
 learning_rate = { low = 0.002, high = 0.01, log = true }
-[space.cut]
+[space.pruning_ratio]
 stage3 = { low = 0.1, high = 0.8, step = 0.1 }
 stage6 = [0.25, 0.5]
 head = 0.75
 [prune]
-minimum = 4
+min_channels = 4
 [train]
 epochs = 2
 images_per_epoch = 64
 weight_decay = 1e-4
-clip = 1.0
-average = 0.9
-reestimate = 64
+grad_clip_norm = 1.0
+ema_decay = 0.9
+bn_recalibration_images = 64
 [[train.phases]]
 epochs = 1
-rate = 0.5
-[rounds]
-count = 2
+lr_scale = 0.5
+[iterative]
+steps = 2
 [score]
 points = 40.0
-[limits]
-mflops_at_most = 120
-latency_ms_at_most = 20.5
+[constraints]
+max_mflops = 120
+max_latency_ms = 20.5
 [sampler]
-lag = 3
+max_concurrent = 3
 [variants."one"]
 train.momentum = 0.8
-[finalists]
-differ = 0.01
-[[finalists.rungs]]
-count = 2
-learning_rate = 0.02
-train = { epochs = 1, warmup = 0.2 }
-[[steps]]
+[[searches]]
 name = "a"
-[[steps]]
+[[searches]]
 name = "b"
+train_only = true
+parents = 2
+min_distance = 0.01
+space.learning_rate = 0.02
+train = { epochs = 1, warmup = 0.2 }
+[[searches]]
+name = "c"
 trials = 4
-space.cut.head = 0.6
+space.pruning_ratio.head = 0.6
 """
 NUMBERS = [match.span() for match in re.finditer(r"(?<== )[0-9][0-9.e-]*|(?<=[\[ ])0\.[0-9]+(?=[,\]])", EVERYTHING)]
 ODD = [
@@ -120,9 +121,7 @@ ODD = [
 
 def test_the_study_that_is_made_odd_below_is_valid(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(EVERYTHING)
-    assert [one.name for one in read_parts(tmp_path / "study.toml")] == [
-        "study.a", "study.a.rung1", "study.b", "study.b.rung1",
-    ]  # fmt: skip
+    assert [one.name for one in read_parts(tmp_path / "study.toml")] == ["study.a", "study.b", "study.c"]
     assert len(NUMBERS) == 35
 
 

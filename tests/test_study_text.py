@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,12 @@ from pruner.network.mobilenet import fresh
 from search.options import Options
 from search.pipeline.parts import read_parts
 from search.storage.folder import StudyFolder
-from search.study.spec import StudySpec, read_study
+from search.study.spec import StudySpec, from_content, read_study
 from search.terminal.progress import Terminal
 from search.trial.parent import parent_file
 from search.workers.setup import set_up
 
-TEXT = "about = 'für Ü'\ntrials = 3\n[space.cut]\nhead = 0.5\n"
+TEXT = "about = 'für Ü'\ntrials = 3\n[space.pruning_ratio]\nhead = 0.5\n"
 
 
 def complaint(path: Path) -> str:
@@ -38,7 +39,7 @@ def test_a_byte_order_mark_and_other_line_ends_change_nothing(tmp_path: Path, co
     (tmp_path / "study.toml").write_bytes(mark + content.encode())
     (tmp_path / "more.toml").write_bytes(mark + b"extends = 'study.toml'\r\nseed = 1\r\n")
     spec = read_study(tmp_path / "study.toml")
-    assert (spec.about, spec.trials, spec.space.cut) == ("für Ü", 3, {"head": 0.5})
+    assert (spec.about, spec.trials, spec.space.pruning_ratio) == ("für Ü", 3, {"head": 0.5})
     assert read_study(tmp_path / "more.toml").trials == 3
     (tmp_path / "study.json").write_bytes(mark + '{"about": "für Ü",\r\n"trials": 3}'.encode())
     assert read_study(tmp_path / "study.json").about == "für Ü"
@@ -86,9 +87,9 @@ def test_what_is_no_file_is_not_extended(tmp_path: Path, base: str, message: str
     ("content", "message"),
     [
         ('{"trials": 3, "seed": 1, "trials": 4}', "the key 'trials' is there twice"),
-        ('{"trials": 3, "space": {"cut": {"head": 0.1, "head": 0.2}}}', "the key 'head' is there twice"),
-        ('{"trials": 3, "hours": NaN}', "hours: input should be a finite number, not nan"),
-        ('{"trials": 3, "hours": -Infinity}', "hours: input should be a finite number, not -inf"),
+        ('{"trials": 3, "space": {"pruning_ratio": {"head": 0.1, "head": 0.2}}}', "the key 'head' is there twice"),
+        ('{"trials": 3, "timeout_hours": NaN}', "hours: input should be a finite number, not nan"),
+        ('{"trials": 3, "timeout_hours": -Infinity}', "hours: input should be a finite number, not -inf"),
         ('{"trials": 3, "about": "\\ud800"}', "study.json"),
         ('{"trials": 3,}', "not JSON"),
         ("[1]", "holds no study"),
@@ -125,7 +126,7 @@ def test_a_parents_path_begins_at_the_file_that_says_it(nested: Path, monkeypatc
     first = read_study(studies / "first.toml")
     assert parent(first) == one
     assert parent(read_study(Path(os.path.relpath(studies / "first.toml")))) == one
-    assert StudySpec.model_validate_json(first.model_dump_json()) == first, "workers read it in another way"
+    assert from_content(json.loads(json.dumps(first.content()))) == first, "workers read it in another way"
     (studies / "nets" / "second.toml").write_text("extends = '../first.toml'\n")
     assert parent(read_study(studies / "nets" / "second.toml")) == one
     (nested / "third.toml").write_text(f"extends = '{studies / 'nets' / 'second.toml'}'\n")
@@ -142,11 +143,11 @@ def test_a_parents_path_begins_at_the_file_that_says_it(nested: Path, monkeypatc
     assert parent(read_study(studies / "eighth.toml")) == studies / "nets" / "7", "not trial 7 of a study"
 
 
-def test_parents_in_lists_steps_and_variants_move_as_well(nested: Path) -> None:
+def test_parents_in_lists_searches_and_variants_move_as_well(nested: Path) -> None:
     studies = nested / "studies"
     (studies / "many.toml").write_text(
         "trials = 3\n[space]\nparent = ['nets/one.pth', 'other/3', 'dense']\n"
-        "[[steps]]\nname = 'a'\nspace.parent = 'nets/two.pth'\n"
+        "[[searches]]\nname = 'a'\nspace.parent = 'nets/two.pth'\n"
     )
     (nested / "below.toml").write_text("extends = 'studies/many.toml'\n")
     assert read_study(nested / "below.toml").space.parent == ("studies/nets/one.pth", "other/3", "dense")
@@ -170,26 +171,28 @@ def test_studies_that_are_shipped_find_their_parents_from_anywhere(
 @pytest.mark.slow
 def test_a_study_goes_on_from_its_parent_in_any_working_directory_and_when_it_is_moved(nested: Path) -> None:
     study, runs = nested / "studies" / "next.toml", nested / "runs"
-    study.write_text(f"trials = 2\n{TINY_BASE}[space]\nparent = ['nets/one.pth', 'nets/two.pth']\nglobal_cut = 0.9\n")
-    options = Options(runs=runs, base=nested / "studies" / "nets" / "one.pth", threads=1)
+    study.write_text(
+        f"trials = 2\n{TINY_BASE}[space]\nparent = ['nets/one.pth', 'nets/two.pth']\nglobal_pruning_ratio = 0.9\n"
+    )
+    options = Options(runs=runs, dense=nested / "studies" / "nets" / "one.pth", threads=1)
     first = set_up(read_study(study), StudyFolder(runs / "next"), options, Terminal())
-    key = first.context.parent("nets/two.pth").key
+    key = first.context.parent("nets/two.pth").hash
     moved = (nested / "studies").rename(nested / "moved")
-    options = replace(options, base=moved / "nets" / "one.pth")
+    options = replace(options, dense=moved / "nets" / "one.pth")
     again = set_up(read_study(moved / "next.toml"), StudyFolder(runs / "next"), options, Terminal())
-    assert again.context.parent("nets/two.pth").key == key
+    assert again.context.parent("nets/two.pth").hash == key
 
 
 BAD = {
     "[train]\nepochs = 1e400": "train.epochs",
-    "[space.cut]\nhead = { low = 0.1, high = 0.8, step = 0.3 }": "space.cut.head",
+    "[space.pruning_ratio]\nhead = { low = 0.1, high = 0.8, step = 0.3 }": "space.pruning_ratio.head",
     "[data]\nholdout = 1400": "holdout",
     "[space]\nparent = 'gone.pth'": "space.parent",
     "[space]\nparent = 'bad.toml'": "bad.toml",
-    "[base]\nfile = 'gone.pth'": "gone.pth",
-    "[base]\nfile = 'bad.toml'": "bad.toml",
-    "[[steps]]\nname = 'a'\n[[steps]]\nname = 'b'\nspace.learning_rate = nan": "space.learning_rate",
-    "[[finalists.rungs]]\ncount = 1\ntrain.clip = inf": "train.clip",
+    "[dense]\ncheckpoint = 'gone.pth'": "gone.pth",
+    "[dense]\ncheckpoint = 'bad.toml'": "bad.toml",
+    "[[searches]]\nname = 'a'\n[[searches]]\nname = 'b'\nspace.learning_rate = nan": "space.learning_rate",
+    "[[searches]]\nname = 'a'\n[[searches]]\nname = 'b'\ntrain_only = true\ntrain.warmup = inf": "train.warmup",
     "[sampler]\nname = 'grid'\n[space]\nlearning_rate = { low = 0.1, high = 0.2 }": "space.learning_rate",
 }
 
@@ -208,7 +211,7 @@ def test_a_study_that_is_refused_leaves_nothing_begun(command: Command, tmp_path
         assert [path.name for path in tmp_path.iterdir()] == ["bad.toml"]
 
 
-@pytest.mark.parametrize("option", [("--device", "abacus"), ("--base", "bad.toml"), ("--storage", "postgresql://a:b")])
+@pytest.mark.parametrize("option", [("--device", "abacus"), ("--dense", "bad.toml"), ("--storage", "postgresql://a:b")])
 def test_options_that_are_refused_leave_nothing_begun(
     command: Command, tmp_path: Path, option: tuple[str, str]
 ) -> None:

@@ -17,9 +17,9 @@ import pytest
 from conftest import Command, Invoke, status, wait_for, workers
 from terminals import PROGRAM, PseudoTerminal, full_pipe, seen
 
+from search.terminal.events import At
+from search.terminal.live import LiveTable
 from search.terminal.progress import Terminal
-from search.workers.events import At
-from search.workers.live import LiveTable
 
 WriteStudy = Callable[..., Path]
 Finished = tuple[Path, Path, dict[str, Any]]
@@ -184,10 +184,10 @@ def test_every_command_ends_well_in_a_terminal(
         ("check", study, *where),
         ("run", study, *where, "--workers", 1),
         ("worker", study, *where),
-        ("base", write_study(), "--runs", tmp_path / "base"),
-        ("score", dense, *of_data),
+        ("train-dense", write_study(), "--runs", tmp_path / "base"),
+        ("evaluate", dense, *of_data),
         ("compare", dense, dense, *of_data, "--out", tmp_path / "compare.html"),
-        ("scan", dense, *of_data, "--images", 20, "--what", "channels", "--start", 0.5, "--end", 0.5,
+        ("sensitivity", dense, *of_data, "--images", 20, "--what", "channels", "--start", 0.5, "--end", 0.5,
          "--out", tmp_path / "scan.json"),
         ("export", study, *where, "--format", "pth", "--out", tmp_path),
         ("submit", study, *where, "--id", "me", "--notebook", notebook, "--out", tmp_path),
@@ -205,7 +205,7 @@ def test_every_command_ends_well_in_a_terminal(
 
 
 ONE_TRIAL = ("trials = 4", "trials = 1")
-NO_TRIALS = ("trials = 4", "hours = 0.001")
+NO_TRIALS = ("trials = 4", "timeout_hours = 0.001")
 
 
 @slow
@@ -229,7 +229,7 @@ def test_a_study_runs_to_its_end_in_a_terminal_that_is_resized_meanwhile(
 ) -> None:
     study = write_study(*changes)
     given = PseudoTerminal(*size)
-    options = ("--runs", tmp_path, "--base", dense, "--threads", 1)
+    options = ("--runs", tmp_path, "--dense", dense, "--threads", 1)
     with given.running(start[0], study, *start[1:], *options, TERM="xterm-256color") as process:
         wait_for(lambda: list(tmp_path.glob("tiny/trials/*/plan.json")) or process.poll() is not None)
         while process.poll() is None:
@@ -275,7 +275,7 @@ def test_a_study_ends_although_nobody_reads_its_screen(
     invoke: Invoke, write_study: WriteStudy, dense: Path, tmp_path: Path, paused: str, count: int
 ) -> None:
     study = write_study(("images_per_epoch = 64", "images_per_epoch = 320"))
-    arguments = ("run", study, "--runs", tmp_path, "--base", dense, "--workers", count, "--threads", 1)
+    arguments = ("run", study, "--runs", tmp_path, "--dense", dense, "--workers", count, "--threads", 1)
     given = PseudoTerminal()
     reading, writing = full_pipe()
     given.press("S")
@@ -309,7 +309,7 @@ def test_a_study_ends_although_nobody_reads_its_screen(
 def test_one_ctrl_c_ends_what_nobody_reads(write_study: WriteStudy, dense: Path, tmp_path: Path, count: int) -> None:
     study = write_study(("images_per_epoch = 64", "images_per_epoch = 12800"))
     reading, writing = full_pipe()
-    command = [PROGRAM, "run", study, "--runs", tmp_path, "--base", dense, "--workers", str(count), "--threads", "1"]
+    command = [PROGRAM, "run", study, "--runs", tmp_path, "--dense", dense, "--workers", str(count), "--threads", "1"]
     with subprocess.Popen(command, stdout=writing, stderr=writing) as process:
         wait_for(lambda: list(tmp_path.glob("tiny/trials/*/plan.json")) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
@@ -326,7 +326,7 @@ def test_closed_streams_are_no_hindrance(
     invoke: Invoke, write_study: WriteStudy, dense: Path, tmp_path: Path, count: int, closed: str
 ) -> None:
     study = write_study(*SHORT)
-    options = ("--runs", tmp_path / "r", "--base", dense, "--workers", count, "--threads", 1)
+    options = ("--runs", tmp_path / "r", "--dense", dense, "--workers", count, "--threads", 1)
     done = shell(f'exec "$@" {closed}', "run", study, *options, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -29,7 +29,7 @@ def dense_file(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     folder = tmp_path_factory.mktemp("dense")
     (folder / "tiny.toml").write_text(TINY_STUDY)
-    invoke("base", folder / "tiny.toml", "--runs", folder / "r", "--out", folder / "dense.pth")
+    invoke("train-dense", folder / "tiny.toml", "--runs", folder / "r", "--out", folder / "dense.pth")
     return folder / "dense.pth"
 
 
@@ -39,9 +39,9 @@ def undisturbed(invoke: Invoke, dense_file: Path, tmp_path_factory: pytest.TempP
     from conftest import TINY_STUDY
 
     folder = tmp_path_factory.mktemp("undisturbed")
-    text = TINY_STUDY.replace("trials = 4", f"trials = {TRIALS}") + "[sampler]\nstartup_trials = 4\n"
+    text = TINY_STUDY.replace("trials = 4", f"trials = {TRIALS}") + "[sampler]\nn_startup_trials = 4\n"
     (folder / "tiny.toml").write_text(text)
-    invoke("run", folder / "tiny.toml", "--runs", folder / "r", "--base", dense_file, "--workers", 1, "--threads", 1)
+    invoke("run", folder / "tiny.toml", "--runs", folder / "r", "--dense", dense_file, "--workers", 1, "--threads", 1)
     return text, folder / "r"
 
 
@@ -62,7 +62,7 @@ def test_a_pool_that_is_killed_and_begun_again_ends_as_one_worker_left_alone(
     text, alone = undisturbed
     study, runs = tmp_path / "tiny.toml", tmp_path / "r"
     study.write_text(text)
-    options = ("--runs", runs, "--base", dense_file, "--workers", 3, "--threads", 1)
+    options = ("--runs", runs, "--dense", dense_file, "--workers", 3, "--threads", 1)
     with running("run", study, *options) as pool:  # one worker dies in mid-epoch, then the pool with all its workers
         wait_for(lambda: list(runs.glob("tiny/trials/*/checkpoint.pt")) or pool.poll() is not None)
         os.kill(workers(pool.pid)[0], signal.SIGKILL)
@@ -89,7 +89,7 @@ def test_workers_stop_in_mid_epoch_and_leave_nobody(
 ) -> None:
     study = write_study(("images_per_epoch = 64", "images_per_epoch = 12800"))
     start = ("worker", study) if count == 1 else ("run", study, "--workers", count)
-    with running(*start, "--runs", tmp_path, "--base", dense_file) as pool:
+    with running(*start, "--runs", tmp_path, "--dense", dense_file) as pool:
         wait_for(lambda: len(list(tmp_path.glob("tiny/trials/*/plan.json"))) == count, pool)
         at_work = workers(pool.pid)
         pool.send_signal(how)
@@ -105,7 +105,7 @@ def test_workers_stop_in_mid_epoch_and_leave_nobody(
 @slow
 def test_a_second_ctrl_c_leaves_at_once(write_study: WriteStudy, dense_file: Path, tmp_path: Path) -> None:
     study = write_study(("images_per_epoch = 64", "images_per_epoch = 1280"))
-    with running("run", study, "--runs", tmp_path, "--base", dense_file, "--workers", 2) as pool:
+    with running("run", study, "--runs", tmp_path, "--dense", dense_file, "--workers", 2) as pool:
         wait_for(lambda: len(list(tmp_path.glob("tiny/trials/*/plan.json"))) == 2)
         at_work = workers(pool.pid)
         for worker in at_work:
@@ -125,7 +125,7 @@ def test_a_worker_that_always_dies_is_given_up_with_the_reason(
     write_study: WriteStudy, dense_file: Path, tmp_path: Path
 ) -> None:
     study = write_study(('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 200'))
-    with running("run", study, "--runs", tmp_path, "--base", dense_file, "--workers", 2) as pool:
+    with running("run", study, "--runs", tmp_path, "--dense", dense_file, "--workers", 2) as pool:
         while pool.poll() is None:
             for worker in workers(pool.pid):
                 os.kill(worker, signal.SIGKILL)
@@ -142,16 +142,16 @@ def test_a_score_that_is_reached_ends_the_study_and_nothing_is_finished_after_it
     command: Command, invoke: Invoke, write_study: WriteStudy, dense_file: Path, tmp_path: Path
 ) -> None:
     # Every trial scores above -1000, so the first to finish is the last.
-    study = write_study(extra="until_score = -1000\n")
-    where = ("--runs", tmp_path, "--base", dense_file)
+    study = write_study(extra="target_score = -1000\n")
+    where = ("--runs", tmp_path, "--dense", dense_file)
     done = command("run", study, *where, "--workers", 2)
     assert done.returncode == 0, done.stderr
     state = status(invoke, study, tmp_path)
     assert state["trials"]["done"] == 1
-    assert "until_score = -1000" in done.stderr
+    assert "target_score = -1000" in done.stderr
     again = command("run", study, *where, "--workers", 2)
     assert status(invoke, study, tmp_path) == state, again.stderr
-    study.write_text(study.read_text().replace("until_score = -1000\n", ""))  # the limit is lifted: it goes on
+    study.write_text(study.read_text().replace("target_score = -1000\n", ""))  # the limit is lifted: it goes on
     invoke("run", study, *where)
     assert status(invoke, study, tmp_path)["trials"]["done"] == 4
 
@@ -162,17 +162,17 @@ def test_hours_are_counted_over_restarts_and_what_is_under_way_waits_for_more(
 ) -> None:
     epochs = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 60')
     short = ("images_per_epoch = 64", "images_per_epoch = 32")
-    study = write_study(epochs, short, ("trials = 4", "trials = 1"), extra="hours = 0.001\n")  # 3.6 s
-    where = ("--runs", tmp_path, "--base", dense_file, "--workers", 1, "--grace", 3)
+    study = write_study(epochs, short, ("trials = 4", "trials = 1"), extra="timeout_hours = 0.001\n")  # 3.6 s
+    where = ("--runs", tmp_path, "--dense", dense_file, "--workers", 1, "--grace-period", 3)
     done = command("run", study, *where)
     assert done.returncode == 0, done.stderr
-    assert "hours = 0.001" in done.stderr
+    assert "timeout_hours = 0.001" in done.stderr
     state = status(invoke, study, tmp_path)
     assert (state["trials"]["done"], state["trials"]["running"]) == (0, 1)
     before = (tmp_path / "tiny/trials/0000/checkpoint.pt").stat().st_mtime_ns
-    assert "hours = 0.001" in command("run", study, *where).stderr
+    assert "timeout_hours = 0.001" in command("run", study, *where).stderr
     assert (tmp_path / "tiny/trials/0000/checkpoint.pt").stat().st_mtime_ns == before
-    study.write_text(study.read_text().replace("hours = 0.001\n", ""))
+    study.write_text(study.read_text().replace("timeout_hours = 0.001\n", ""))
     invoke("run", study, *where)
     history = json.loads((tmp_path / "tiny/trials/0000/measurement.json").read_text())["history"]
     assert [row["epoch"] for row in history] == list(range(1, 61))
@@ -185,9 +185,9 @@ def test_a_worker_that_slept_and_was_taken_for_dead_drops_its_trial_without_harm
     epochs = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 12')
     study = write_study(epochs, ("trials = 4", "trials = 1"))
     url = postgres.url("slept")
-    shared = ("--storage", url, "--artifacts", tmp_path / "store", "--base", dense_file, "--grace", 2)
+    shared = ("--storage", url, "--artifacts", tmp_path / "store", "--dense", dense_file, "--grace-period", 2)
     # Two folders stand for two machines: neither sees the other's file locks.
-    here, there = tmp_path / "here", tmp_path / "there"
+    here, there = tmp_path / "local", tmp_path / "there"
     with running("worker", study, *shared, "--runs", here, "--threads", 1) as sleeper:
         logs = here / "tiny" / "trials"
         wait_for(lambda: any("epoch" in log.read_text() for log in logs.glob("*/log.txt")))

@@ -1,7 +1,7 @@
 """What MobileNetV2's pointwise layers read: sampled feature vectors, their means and covariances.
 
-Every channel that can be cut is read by 1x1 convolutions (or the classifier) only, which are linear in it. So a cut's
-damage, and its repair, are questions of linear algebra on these statistics.
+Every channel that can be pruned is read by 1x1 convolutions (or the classifier) only, which are linear in it. So the
+damage of pruning, and its reconstruction, are questions of linear algebra on these statistics.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def moments(
     sums: dict[str, tuple[int, Tensor, Tensor]] = {}
     batch = 0
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             vectors = sample(inputs[0], seed, batch).double()
             count, total, products = sums.get(name, (0, 0.0, 0.0))
@@ -52,10 +52,10 @@ def moments(
         return hook
 
     layers = [reader.layer for group in GROUPS for reader in group.readers]
-    hooks = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in layers]
+    hooks = [model.get_submodule(name).register_forward_pre_hook(record(name)) for name in layers]
     try:
         with torch.inference_mode():
-            for inputs, labels in eval_batches(images, batch=BATCH, resolution=resolution):
+            for inputs, labels in eval_batches(images, batch_size=BATCH, resolution=resolution):
                 model(inputs)
                 batch += 1
                 if on_images:

@@ -1,6 +1,6 @@
 """The criteria by which channels are ranked: one score per channel of every group, by Torch-Pruning.
 
-All scores are taken from the dense network, before anything is cut, so they depend on nothing a trial samples and
+All scores are taken from the dense network, before anything is pruned, so they depend on nothing a trial samples and
 one set serves a whole study.
 """
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from pruner.channels.obs import reconstruction_scores
+from pruner.channels.obs import obs_scores
 from pruner.data.batches import eval_batches
 from pruner.data.datasets import Split
 from pruner.errors import InputError, check_name
@@ -28,7 +28,7 @@ from pruner.system.seeds import mix
 Scores = dict[str, Tensor]
 """Group name -> float tensor (channels,); the smallest go first."""
 
-NEED_IMAGES = ("taylor", "hessian", "reconstruction")
+NEED_IMAGES = ("taylor", "hessian", "obs")
 """These rank by calibration images: by gradients of the real loss, or by the features they make."""
 
 _CRITERIA: dict[str, Callable[[], Any]] = {
@@ -68,8 +68,8 @@ def score_channels(
     if importance in NEED_IMAGES:
         if calibration is None or not len(calibration):
             raise InputError(f"importance: {importance!r} needs calibration images")
-        if importance == "reconstruction":
-            return reconstruction_scores(model, calibration, resolution=resolution, seed=seed, on_images=on_images)
+        if importance == "obs":
+            return obs_scores(model, calibration, resolution=resolution, seed=seed, on_images=on_images)
         squared = importance == "hessian"
         _set_gradients(model, calibration, resolution, squared, on_images or (lambda count: None))
     criterion = _CRITERIA[importance]()
@@ -86,7 +86,7 @@ def score_channels(
 
 
 def dependency_graph(model: nn.Module) -> tp.DependencyGraph:
-    """Torch-Pruning's graph of which channels of the network can only be cut together."""
+    """Torch-Pruning's graph of which channels of the network can only be pruned together."""
     device = next(model.parameters()).device
     with torch.enable_grad():  # tracing follows gradients
         return tp.DependencyGraph().build_dependency(model, torch.zeros(1, 3, 32, 32, device=device))
@@ -101,7 +101,7 @@ def _set_gradients(
     """
     sums = [torch.zeros_like(parameter) for parameter in model.parameters()]
     with _one_thread() if squared else nullcontext():
-        for images, labels in eval_batches(calibration, batch=1 if squared else 8, resolution=resolution):
+        for images, labels in eval_batches(calibration, batch_size=1 if squared else 8, resolution=resolution):
             loss = F.cross_entropy(model(images), labels, reduction="sum")
             gradients = torch.autograd.grad(loss, list(model.parameters()))
             for total, gradient in zip(sums, gradients, strict=True):

@@ -17,7 +17,7 @@ from pruner.data.datasets import Split
 from pruner.network.structure import BLOCKS, GROUPS, Reader, reader_behind
 
 
-def reconstruction_scores(
+def obs_scores(
     model: nn.Module,
     calibration: Split,
     *,
@@ -45,7 +45,7 @@ def reconstruction_scores(
             variances = [float(((w @ c) * w).sum()) for w, c in zip(weights, covariances, strict=True)]
         shares = [1 / (len(readers) * max(variance, torch.finfo(torch.float32).tiny)) for variance in variances]
         damping = [ridge(weights[0].shape[1], found[reader.layer].count) for reader in readers]
-        order, errors = removal_curve(weights, covariances, shares, damping)
+        order, errors = obs_error_curve(weights, covariances, shares, damping)
         curve = torch.empty(len(order), dtype=torch.float32)
         curve[order] = errors.float()
         scores[group.name] = curve
@@ -62,7 +62,7 @@ def _weights(model: nn.Module, reader: Reader) -> Tensor:
     return flat.cpu()
 
 
-def removal_curve(
+def obs_error_curve(
     weights: list[Tensor], covariances: list[Tensor], shares: list[float], damping: list[float]
 ) -> tuple[Tensor, Tensor]:
     """(order in which a group's channels go, the error after each), both (channels,).

@@ -1,7 +1,8 @@
 """Channel plans: exactly which channels stay. Made without touching the network, then applied to a copy of it.
 
-What is asked for is what comes out: of `width` channels, `kept(width, cut)` stay in every group that is not
-ignored. A high-level pruner that finds nothing left to round to leaves a group uncut without a word; this never does.
+What is asked for is what comes out: of `width` channels, `kept(width, ratio)` stay in every group that is not
+ignored. A high-level pruner that finds nothing left to round to leaves a group as it is without a word; this never
+does.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from pruner.channels.allocation import Menu, spread_budget
+from pruner.channels.allocation import WidthOptions, allocate
 from pruner.channels.importance import Scores, dependency_graph
 from pruner.errors import InputError
 from pruner.network.count import count_of
 from pruner.network.mobilenet import classes, widths
 from pruner.network.structure import GROUPS, Group
-from pruner.recipe import Prune, check_cut
+from pruner.recipe import Prune
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class ChannelPlan:
     dense_widths: Mapping[str, int]
     """Group name -> how many there were."""
     mflops: float
-    """Millions of operations of the cut network, as the grader counts them at 224 px."""
+    """Millions of operations of the pruned network, as the grader counts them at 224 px."""
     params: int
     dense_mflops: float
     dense_params: int
@@ -45,12 +46,12 @@ class ChannelPlan:
 
     @property
     def mflops_removed(self) -> float:
-        """The share of the dense network's operations that the cut removes."""
+        """The share of the dense network's operations that the plan removes."""
         return 1 - self.mflops / self.dense_mflops
 
     @property
     def params_removed(self) -> float:
-        """The share of the dense network's parameters that the cut removes."""
+        """The share of the dense network's parameters that the plan removes."""
         return 1 - self.params / self.dense_params
 
     def as_json(self) -> dict[str, Any]:
@@ -71,39 +72,38 @@ class ChannelPlan:
         return ChannelPlan(**{**data, "keep": keep})
 
 
-def kept(width: int, cut: float, minimum: int = 1, multiple: int = 1) -> int:
-    """How many of `width` channels stay when the fraction `cut` goes.
+def kept(width: int, ratio: float, min_channels: int = 1, round_to: int = 1) -> int:
+    """How many of `width` channels stay when the fraction `ratio` is pruned.
 
-    max(minimum, round(width * (1 - cut))), to the nearest multiple, at least one multiple and never more than there
-    are. It never rises as the cut grows.
+    max(min_channels, round(width * (1 - ratio))), to the nearest multiple of `round_to`, at least one multiple and
+    never more than there are. It never rises as the ratio grows.
 
-    >>> kept(96, 0.5), kept(96, 0.95, multiple=8), kept(24, 0.95, minimum=4), kept(24, 0.0, multiple=16)
+    >>> kept(96, 0.5), kept(96, 0.95, round_to=8), kept(24, 0.95, min_channels=4), kept(24, 0.0, round_to=16)
     (48, 8, 4, 24)
     """
-    check_cut("cut", cut)
-    return width if cut == 0 else _rounded(round(width * (1 - cut)), width, minimum, multiple)
+    return width if ratio == 0 else _rounded(round(width * (1 - ratio)), width, min_channels, round_to)
 
 
-def _rounded(wanted: int, width: int, minimum: int, multiple: int) -> int:
-    if multiple > 1:
-        wanted = multiple * round(wanted / multiple)
-        minimum = multiple * -(-max(minimum, multiple) // multiple)
-    return min(width, max(minimum, wanted))
+def _rounded(wanted: int, width: int, min_channels: int, round_to: int) -> int:
+    if round_to > 1:
+        wanted = round_to * round(wanted / round_to)
+        min_channels = round_to * -(-max(min_channels, round_to) // round_to)
+    return min(width, max(min_channels, wanted))
 
 
 def make_plan(model: nn.Module, prune: Prune, scores: Scores, curves: Scores | None = None) -> ChannelPlan:
     """The plan that a recipe's `Prune` gives for a network whose channels score so. The network is not touched.
 
-    `curves`: the network's scores by reconstruction, for a target that is spread by them (`needs_curves`).
+    `curves`: the network's scores by `obs`, for a target that is allocated by them (`needs_curves`).
 
     Raises InputError if a target cannot be reached.
     """
-    ignored = _ignored(prune.ignore)
+    ignored = _ignored(prune.ignored_layers)
     free = [group for group in GROUPS if group.name not in ignored]
     before = widths(model)
     if prune.target_mflops is not None:
         keep_counts = _kept_for_target(free, prune, before, classes(model), curves)
-    elif prune.global_cut is None:
+    elif prune.global_pruning_ratio is None:
         keep_counts = {group.name: _kept_by_stage(group, len(scores[group.name]), prune) for group in free}
     else:
         keep_counts = _kept_globally(free, prune, scores)
@@ -117,7 +117,7 @@ def make_plan(model: nn.Module, prune: Prune, scores: Scores, curves: Scores | N
     return ChannelPlan(keep, before, mflops, params, dense_mflops, dense_params)
 
 
-def on_the_way(plan: ChannelPlan, scores: Scores, target: float, class_count: int) -> ChannelPlan:
+def interpolate_plan(plan: ChannelPlan, scores: Scores, target: float, class_count: int) -> ChannelPlan:
     """A plan of about `target` million operations that keeps all that `plan` keeps, and the best of what it does not.
 
     Every width lies at the same place between the dense network's and the plan's, on a logarithmic scale.
@@ -137,7 +137,7 @@ def on_the_way(plan: ChannelPlan, scores: Scores, target: float, class_count: in
     return replace(plan, keep=keep, mflops=mflops, params=params)
 
 
-def between(before: ChannelPlan, after: ChannelPlan) -> ChannelPlan:
+def compose_plans(before: ChannelPlan, after: ChannelPlan) -> ChannelPlan:
     """The plan that makes of the network that `before` leaves the one that `after` leaves; it keeps no more."""
     keep = {
         name: tuple(channels.index(channel) for channel in after.keep[name]) for name, channels in before.keep.items()
@@ -149,7 +149,7 @@ def between(before: ChannelPlan, after: ChannelPlan) -> ChannelPlan:
 
 def needs_curves(prune: Prune) -> bool:
     """Does `make_plan` need the removal curves?"""
-    return prune.target_mflops is not None and prune.spread != "uniform"
+    return prune.target_mflops is not None and prune.allocation != "uniform"
 
 
 def apply_plan(model: nn.Module, plan: ChannelPlan) -> nn.Module:
@@ -179,8 +179,8 @@ def _cut(model: nn.Module, keep: Mapping[str, tuple[int, ...]]) -> nn.Module:
 
 
 def _kept_by_stage(group: Group, width: int, prune: Prune) -> int:
-    cuts = prune.output_cut if group.kind == "output" else prune.cut
-    return kept(width, cuts.get(group.stage, 0.0), prune.minimum, prune.multiple)
+    ratios = prune.output_pruning_ratio if group.kind == "output" else prune.pruning_ratio
+    return kept(width, ratios.get(group.stage, 0.0), prune.min_channels, prune.round_to)
 
 
 def _kept_for_target(
@@ -188,42 +188,43 @@ def _kept_for_target(
 ) -> dict[str, int]:
     """The widths of the free groups that make `target_mflops` or a little less."""
     assert prune.target_mflops is not None
-    menus = {}
+    options = {}
     for group in free:
         width = before[group.name]
-        menu = sorted({_rounded(w, width, prune.minimum, prune.multiple) for w in range(1, width + 1)}, reverse=True)
-        if prune.spread == "uniform":
-            errors = [1 - w / width for w in menu]
+        allowed = {_rounded(w, width, prune.min_channels, prune.round_to) for w in range(1, width + 1)}
+        choices = sorted(allowed, reverse=True)
+        if prune.allocation == "uniform":
+            errors = [1 - w / width for w in choices]
         else:
             assert curves is not None
             curve = [0.0, *curves[group.name].double().sort().values.tolist()]
-            tolerance = prune.tolerance.get(group.stage, 1.0)
+            error_scale = prune.error_scale.get(group.stage, 1.0)
             if group.kind == "output":
-                tolerance *= prune.tolerance.get("output", 1.0)
-            errors = [curve[width - w] / tolerance for w in menu]
-        menus[group.name] = Menu(menu, errors)
+                error_scale *= prune.error_scale.get("output", 1.0)
+            errors = [curve[width - w] / error_scale for w in choices]
+        options[group.name] = WidthOptions(choices, errors)
 
     def price(some: Mapping[str, int]) -> float:
         return count_of({**before, **some}, class_count)[0]
 
-    how = "error" if prune.spread == "uniform" else prune.spread
-    return spread_budget(menus, price, prune.target_mflops, how)
+    how = "equal_error" if prune.allocation == "uniform" else prune.allocation
+    return allocate(options, price, prune.target_mflops, how)
 
 
 def _kept_globally(free: list[Group], prune: Prune, scores: Scores) -> dict[str, int]:
-    """How many channels of each group are among the best of all, when the fraction `global_cut` of all goes."""
-    assert prune.global_cut is not None
-    if prune.global_cut == 0 or not free:
+    """How many channels of each group are among the best of all, when `global_pruning_ratio` of all are pruned."""
+    assert prune.global_pruning_ratio is not None
+    if prune.global_pruning_ratio == 0 or not free:
         return {}
     # LAMP's scores are made to be compared across layers; the others need a normaliser for it.
     normalizer = "none" if prune.importance == "lamp" else prune.normalizer
     comparable = [_normalized(scores[group.name], normalizer) for group in free]
     owner = torch.cat([torch.full((len(part),), i) for i, part in enumerate(comparable)])
     best_first = torch.cat(comparable).argsort(descending=True, stable=True)
-    stays = best_first[: round(len(owner) * (1 - prune.global_cut))]
+    stays = best_first[: round(len(owner) * (1 - prune.global_pruning_ratio))]
     counts = torch.bincount(owner[stays], minlength=len(free)).tolist()
     return {
-        group.name: stay if stay == len(part) else _rounded(stay, len(part), prune.minimum, prune.multiple)
+        group.name: stay if stay == len(part) else _rounded(stay, len(part), prune.min_channels, prune.round_to)
         for group, part, stay in zip(free, comparable, counts, strict=True)
     }
 
@@ -236,7 +237,7 @@ def _normalized(scores: Tensor, normalizer: str) -> Tensor:
 
 
 def _ignored(names: tuple[str, ...]) -> set[str]:
-    """The names of the groups that an `ignore` list leaves alone. The classifier's outputs are never cut anyway."""
+    """The groups that `ignored_layers` leaves alone. The classifier's outputs are never pruned anyway."""
     return {
         group.name
         for group in GROUPS

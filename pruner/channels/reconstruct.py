@@ -1,7 +1,7 @@
-"""Repair after a cut: the layers that read cut channels are re-fitted, in closed form, to what the network gave before.
+"""Reconstruction after pruning: the layers that read pruned channels are refitted, in closed form, by least squares.
 
 He, Zhang & Sun 2017 (channel pruning by reconstruction), layer by layer in the order of execution: each fits the old
-network's outputs from the features that the repaired layers before it give, so errors do not pile up. Means go into
+network's outputs from the features that the refitted layers before it give, so errors do not accumulate. Means go into
 BatchNorm, and its statistics are those of the new features, so that training goes on from what evaluation saw.
 """
 
@@ -29,11 +29,11 @@ Targets = dict[str, Tensor]
 
 
 @torch.inference_mode()
-def look(
+def record_targets(
     model: MobileNetV2, images: Split, *, resolution: int = 224, seed: int = 0,
     on_images: Callable[[int], None] | None = None,
 ) -> Targets:  # fmt: skip
-    """What a network gives where `repair` fits another to it, for all repairs with these images and this seed.
+    """Record the activations of a network to which `reconstruct` fits the pruned one; serves any plan of this network.
 
     `model` is in eval mode, on the images' device. `on_images(n)` is told of every n images done.
     """
@@ -41,12 +41,12 @@ def look(
     names = [*(f"{pair}.1" for pair in (*pairs, HEAD)), *(block.name for block in BLOCKS), CLASSIFIER]
     found: dict[str, list[Tensor]] = {name: [] for name in names}
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         return lambda _layer, _inputs, result: found[name].append(sample(result, seed, len(found[name])))
 
-    hooks = [model.get_submodule(name).register_forward_hook(watch(name)) for name in names]
+    hooks = [model.get_submodule(name).register_forward_hook(record(name)) for name in names]
     try:
-        for inputs, labels in eval_batches(images, batch=BATCH, resolution=resolution):
+        for inputs, labels in eval_batches(images, batch_size=BATCH, resolution=resolution):
             model(inputs)
             if on_images:
                 on_images(len(labels))
@@ -57,7 +57,7 @@ def look(
 
 
 @torch.inference_mode()
-def repair(
+def reconstruct(
     pruned: MobileNetV2,
     targets: Targets,
     plan: ChannelPlan,
@@ -68,7 +68,9 @@ def repair(
     seed: int = 0,
     on_images: Callable[[int], None] | None = None,
 ) -> None:
-    """Re-fit `pruned` in place, on the training images at which the network that the plan has made it of was looked at.
+    """Refit `pruned` in place by least squares so that its layers reproduce `targets`.
+
+    `images` and `seed` must be those that `targets` were recorded with.
 
     It is in eval mode, on the images' device. `masks`: name of a weight of `pruned` -> where it may be other than zero
     (`pruner.weights.masks`); what is zero stays so. `on_images(n)` is told of every n images done.
@@ -99,7 +101,7 @@ class _Walk:
         names = {layer: name for name, layer in pruned.named_modules()}
         self._masks = {layer: masks.get(f"{name}.weight") for layer, name in names.items()}
         self._keep = {name: torch.tensor(kept, device=images.images.device) for name, kept in plan.keep.items()}
-        self._doors = [batch for batch, _ in eval_batches(images, batch=BATCH, resolution=resolution)]
+        self._doors = [batch for batch, _ in eval_batches(images, batch_size=BATCH, resolution=resolution)]
 
     def stem(self) -> None:
         self._doors = [self._model.features[0](door) for door in self._doors]

@@ -34,7 +34,15 @@ class Batch(NamedTuple):
 
 
 def train_batches(
-    split: Split, *, batch: int, resolution: int, seed: int, epoch: int, images: int = 0, flip: bool, shift: int
+    split: Split,
+    *,
+    batch_size: int,
+    resolution: int,
+    seed: int,
+    epoch: int,
+    images: int = 0,
+    flip: bool,
+    random_shift: int,
 ) -> Iterator[Batch]:
     """One epoch of shuffled, augmented batches.
 
@@ -45,31 +53,31 @@ def train_batches(
     generator = torch.Generator().manual_seed(mix(seed, epoch))
     count = min(images or len(split), len(split))
     order = torch.randperm(len(split), generator=generator)[:count].to(device)
-    moves = torch.randint(-shift, shift + 1, (2, count), generator=generator).to(device)
+    moves = torch.randint(-random_shift, random_shift + 1, (2, count), generator=generator).to(device)
     mirror = (torch.rand(count, generator=generator) < 0.5).to(device) & flip
-    for start in range(0, count - batch + 1, batch) if count > batch else (0,):
-        part = slice(start, start + batch)
+    for start in range(0, count - batch_size + 1, batch_size) if count > batch_size else (0,):
+        part = slice(start, start + batch_size)
         index = order[part]
         small = _moved(split.images[index], moves[:, part], mirror[part])
         yield Batch(normalized(_resized(small, resolution)), split.labels[index], index, mirror[part])
 
 
-def steps_per_epoch(split: Split, *, batch: int, images: int = 0) -> int:
+def steps_per_epoch(split: Split, *, batch_size: int, images: int = 0) -> int:
     """How many batches `train_batches` yields."""
-    return max(1, min(images or len(split), len(split)) // batch)
+    return max(1, min(images or len(split), len(split)) // batch_size)
 
 
-def images_per_epoch(split: Split, *, batch: int, images: int = 0) -> int:
+def images_per_epoch(split: Split, *, batch_size: int, images: int = 0) -> int:
     """How many images these batches hold."""
     count = min(images or len(split), len(split))
-    return count if count < batch else count - count % batch
+    return count if count < batch_size else count - count % batch_size
 
 
-def eval_batches(split: Split, *, batch: int, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
+def eval_batches(split: Split, *, batch_size: int, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
     """All images in order, resized exactly as the course's grader does, otherwise unchanged."""
-    for start in range(0, len(split), batch):
-        images = split.images[start : start + batch]
-        yield normalized(resized_as_pil(images, resolution)), split.labels[start : start + batch]
+    for start in range(0, len(split), batch_size):
+        images = split.images[start : start + batch_size]
+        yield normalized(resized_as_pil(images, resolution)), split.labels[start : start + batch_size]
 
 
 def resized_as_pil(images: Tensor, resolution: int) -> Tensor:

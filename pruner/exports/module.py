@@ -11,7 +11,7 @@ from torch import nn
 
 from pruner.errors import InputError
 from pruner.network.loading import load_network
-from pruner.network.mobilenet import origin_difference, widths
+from pruner.network.mobilenet import architecture_difference, widths
 from pruner.system.files import write_whole
 
 
@@ -34,7 +34,7 @@ def export_module(model: nn.Module, path: Path | str) -> int:
     path = Path(path)
     stock = copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format)
     stock.zero_grad(set_to_none=True)
-    if difference := origin_difference(stock):
+    if difference := architecture_difference(stock):
         raise InputError(f"{path}: not exported, no longer a MobileNetV2: {difference}")
     buffer = io.BytesIO()
     torch.save(stock, buffer)

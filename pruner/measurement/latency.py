@@ -27,7 +27,7 @@ class Latency:
     """Nine of ten runs took no longer."""
     backend: str
     threads: int
-    batch: int
+    batch_size: int
     resolution: int
     runs: int
 
@@ -36,7 +36,7 @@ def latency(
     model: nn.Module,
     *,
     resolution: int = 224,
-    batch: int = 1,
+    batch_size: int = 1,
     threads: int = 1,
     backend: Backend = "torch",
     warmup: int = 5,
@@ -48,14 +48,20 @@ def latency(
 
     Raises InputError if the backend is not installed.
     """
-    images = torch.rand(batch, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(batch_size, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
     still = copy.deepcopy(model).cpu().float().eval()
     with _threads(threads):
         run = _torch_run(still, images) if backend == "torch" else _onnxruntime_run(still, images.numpy(), threads)
         times = [_timed(run) for _ in range(warmup + runs)][warmup:]
     median, p90 = np.percentile(times, [50, 90]).round(4).tolist()
     return Latency(
-        median_ms=median, p90_ms=p90, backend=backend, threads=threads, batch=batch, resolution=resolution, runs=runs
+        median_ms=median,
+        p90_ms=p90,
+        backend=backend,
+        threads=threads,
+        batch_size=batch_size,
+        resolution=resolution,
+        runs=runs,
     )
 
 

@@ -52,7 +52,7 @@ def evaluate(
     split: Split,
     *,
     resolution: int,
-    batch: int = 32,
+    batch_size: int = 32,
     on_images: Callable[[int], None] | None = None,
 ) -> Tensor:
     """For every image, in order, whether the network classifies it right: a bool tensor (images,) on the CPU.
@@ -63,7 +63,7 @@ def evaluate(
     model = copy.deepcopy(model).eval().to(split.images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     right = []
     with torch.inference_mode():
-        for images, labels in eval_batches(split, batch=batch, resolution=resolution):
+        for images, labels in eval_batches(split, batch_size=batch_size, resolution=resolution):
             right.append(model(images).argmax(1) == labels)
             if on_images:
                 on_images(len(labels))

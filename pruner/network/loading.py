@@ -29,7 +29,7 @@ def load_dense(path: Path, class_count: int) -> MobileNetV2:
     if classes(model) != class_count:
         raise InputError(
             f"{path}: tells {classes(model)} classes apart, the data has {class_count}; "
-            f"start from it instead: [base] init = {str(path)!r}"
+            f"start from it instead: [dense] init = {str(path)!r}"
         )
     return model
 

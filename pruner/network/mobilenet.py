@@ -108,8 +108,8 @@ def _starts_with_shortcut(width: Mapping[str, int]) -> bool:
     """Has the first block a residual connection, which MobileNetV2's has not?
 
     torchvision builds one where a block of stride 1 has equally wide input and output: with a width_mult of 0.25 or
-    less, in the first block. Such widths are a coincidence in a network that was cut, where nothing is rebuilt. In one
-    that nobody cut, every hidden width is six times the width of the block's input.
+    less, in the first block. Such widths are a coincidence in a pruned network, where nothing is rebuilt. In one
+    that nobody pruned, every hidden width is six times the width of the block's input.
     """
     if width["stage1.hidden.1"] != width["stage1.output"]:
         return False
@@ -141,7 +141,7 @@ def _resize(layer: nn.Conv2d | nn.BatchNorm2d | nn.Linear, shape: torch.Size) ->
         layer.weight, layer.bias = empty(*shape), empty(shape[0])
 
 
-def origin_difference(model: nn.Module) -> str | None:
+def architecture_difference(model: nn.Module) -> str | None:
     """Where this network departs from MobileNetV2 in anything but its widths; None if nowhere.
 
     Same modules in the same order, of exactly the same classes and settings, and nothing hung onto them.

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.ops.misc import Conv2dNormActivation
 
-from pruner.network.mobilenet import SETTINGS, origin_difference
+from pruner.network.mobilenet import SETTINGS, architecture_difference
 from pruner.network.pickles import StandIn
 
 _WRAPPERS = {
@@ -60,7 +60,7 @@ def module_difference(module: StandIn, *, to_prune: bool) -> str | None:
     classifier = getattr(network, "classifier", None)
     if to_prune and isinstance(classifier, nn.Linear):
         network.classifier = nn.Sequential(nn.Dropout(), classifier)
-    difference = origin_difference(network)
+    difference = architecture_difference(network)
     return difference and f"not a MobileNetV2: {difference}"
 
 
@@ -95,7 +95,7 @@ def _unwrap(module: StandIn) -> StandIn:
 
 
 def _skeleton(module: StandIn) -> nn.Module:
-    """Real modules of the same classes and settings, without weights, for `origin_difference`."""
+    """Real modules of the same classes and settings, without weights, for `architecture_difference`."""
     attributes = module.attributes
     kind = _CLASSES.get(module.name) or type(module.name.rpartition(".")[2], (nn.Module,), {})
     made: nn.Module = nn.Module.__new__(kind)

@@ -47,7 +47,7 @@ class Average:
 
 
 @torch.no_grad()
-def reestimate_norms(model: nn.Module, split: Split, *, count: int, resolution: int, seed: int = 0) -> None:
+def recalibrate_batchnorm(model: nn.Module, split: Split, *, count: int, resolution: int, seed: int = 0) -> None:
     """Set BatchNorm's running statistics to the means over about `count` images drawn by the seed, in place.
 
     `model` is on the images' device; it is left in the mode it was in.
@@ -65,7 +65,7 @@ def reestimate_norms(model: nn.Module, split: Split, *, count: int, resolution: 
     if count > _BATCH:
         count -= count % _BATCH  # a handful of images would weigh as much as a full batch
     drawn = split.drawn(count, mix(seed, 0xB47))
-    for images, _ in eval_batches(drawn, batch=_BATCH, resolution=resolution):
+    for images, _ in eval_batches(drawn, batch_size=_BATCH, resolution=resolution):
         model(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

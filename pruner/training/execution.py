@@ -93,9 +93,9 @@ _WORTH_COMPILING = 600.0
 
 def seconds_a_step(model: nn.Module, run: Run, shape: tuple[int, int]) -> float:
     """The time of one step forward and backward, the first (which may compile) not counted; `model` stays as it was."""
-    batch, pixels = shape
+    batch_size, pixels = shape
     weight = next(model.parameters())
-    images = torch.randn((batch, 3, pixels, pixels), generator=torch.Generator().manual_seed(0))
+    images = torch.randn((batch_size, 3, pixels, pixels), generator=torch.Generator().manual_seed(0))
     images = images.to(weight.device).contiguous(memory_format=torch.channels_last)
     training, buffers = model.training, [buffer.clone() for buffer in model.buffers()]
     model.train()

@@ -20,10 +20,10 @@ from pruner.data.batches import images_per_epoch, steps_per_epoch, train_batches
 from pruner.data.datasets import Split
 from pruner.errors import Diverged, InputError
 from pruner.system.seeds import mix
-from pruner.training.average import Average, reestimate_norms
+from pruner.train import Training
+from pruner.training.average import Average, recalibrate_batchnorm
 from pruner.training.distill import Teacher, distillation_loss
 from pruner.training.execution import Run, align_state, half_type, runner
-from pruner.tune import Tune
 from pruner.weights.masks import MaskKeeper, apply_masks
 
 _MOVED_IMAGES = 2048
@@ -52,41 +52,57 @@ class Epoch:
 def fine_tune(
     model: nn.Module,
     split: Split,
-    tune: Tune,
+    training: Training,
     *,
     mirrors: bool,
     keeper: MaskKeeper | None = None,
     teacher: Teacher | None = None,
-    in_use: int | None = None,
+    resolution: int = 224,
     resume: dict[str, Any] | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> Iterator[Epoch]:
-    """Train `model` in place, as `tune` says, phase by phase; yields after every epoch.
+    """Train `model` in place, phase by phase.
 
-    `mirrors`: may images be flipped? `keeper`: keeps masked weights zero. `teacher`: for a `tune` with a temperature.
-    `in_use`: pixels a side of the images that the network is for; None: as in the last phase. `resume`: an earlier
-    report's `state`, to go on after its epoch. Once the last epoch's report is taken and another is asked for, averaged
-    weights are put in, where `tune` asks for them, and new statistics of BatchNorm, found at `in_use`, where it asks
-    for them or has trained at another resolution.
-    `on_images(n)` is told of every n images done. Raises Diverged when the loss is no longer a number.
+    Once the last epoch's report has been taken and the generator is asked for another, the averaged weights are put in,
+    if `training` averages, and BatchNorm's statistics are recalibrated at `resolution`, if `training` asks for it or
+    its last phase ran at another resolution.
+
+    Args:
+        model: The network to train.
+        split: The images to train on, on the device to train on.
+        training: What to do.
+        mirrors: Whether images may be flipped.
+        keeper: Keeps masked weights zero.
+        teacher: The logits to learn from, if `training` distills.
+        resolution: Pixels a side of the images that the network is for.
+        resume: An earlier report's `state`, to go on after its epoch.
+        on_images: Called with n after every n images trained on.
+
+    Yields:
+        A report after every epoch.
+
+    Raises:
+        Diverged: The loss is no longer a number.
     """
-    if tune.temperature and teacher is None:
-        raise InputError("temperature: learning from the dense network needs its logits")
+    if training.distill_temperature and teacher is None:
+        raise InputError("distill_temperature: learning from the dense network needs its logits")
     device = split.images.device
     # The average lies as the weights do now: a resumed run must begin as this one, or it rounds otherwise.
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if keeper:
         keeper.to(device)
-    step = Step(model, tune, device, keeper)
+    step = Step(model, training, device, keeper)
     done = 0
     if resume is not None:
         done = resume["epoch"]
         step.load_state(resume)
-    lengths = [steps_per_epoch(split, batch=part.batch, images=part.images_per_epoch) for part in tune.parts]
-    all_steps = sum(length * part.epochs for length, part in zip(lengths, tune.parts, strict=True))
+    lengths = [
+        steps_per_epoch(split, batch_size=part.batch_size, images=part.images_per_epoch) for part in training.parts
+    ]
+    all_steps = sum(length * part.epochs for length, part in zip(lengths, training.parts, strict=True))
     course = _Course(step, split, mirrors, teacher, on_images, all_steps)
     epoch, first_step = 0, 0
-    for part, steps in zip(tune.parts, lengths, strict=True):
+    for part, steps in zip(training.parts, lengths, strict=True):
         if done < epoch + part.epochs:
             step.execute(part)
         for number in range(part.epochs):
@@ -94,8 +110,8 @@ def fine_tune(
                 yield course.epoch(part, epoch, number * steps, first_step)
             epoch += 1
             first_step += steps
-    if tune.total_epochs:
-        step.finish(split, in_use or tune.parts[-1].resolution)
+    if training.total_epochs:
+        step.finish(split, resolution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +125,7 @@ class _Course:
     on_images: Callable[[int], None] | None
     all_steps: int
 
-    def epoch(self, part: Tune, epoch: int, phase_step: int, first_step: int) -> Epoch:
+    def epoch(self, part: Training, epoch: int, phase_step: int, first_step: int) -> Epoch:
         """One epoch (from 0), which begins at step `phase_step` of its phase and `first_step` of all."""
         device = self.split.images.device
         began = time.perf_counter()
@@ -118,16 +134,16 @@ class _Course:
         total_loss = torch.zeros((), device=device)
         right = torch.zeros((), dtype=torch.long, device=device)
         seen = 0
-        steps = steps_per_epoch(self.split, batch=part.batch, images=part.images_per_epoch)
+        steps = steps_per_epoch(self.split, batch_size=part.batch_size, images=part.images_per_epoch)
         batches = train_batches(
             self.split,
-            batch=part.batch,
+            batch_size=part.batch_size,
             resolution=part.resolution,
             seed=part.seed,
             epoch=epoch,
             images=part.images_per_epoch,
             flip=part.flip and self.mirrors,
-            shift=part.shift,
+            random_shift=part.random_shift,
         )
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(mix(part.seed, epoch, 1))  # for dropout
@@ -136,7 +152,7 @@ class _Course:
                     phase_step + number, steps * part.epochs, part.warmup, part.schedule
                 )
                 wanted = None
-                if self.teacher and part.temperature:
+                if self.teacher and part.distill_temperature:
                     wanted = self.teacher.of(batch.which, batch.mirrored)
                 loss, outputs = self.step(batch.images, batch.labels, wanted, rate, first_step + number, self.all_steps)
                 total_loss += loss * len(batch.labels)
@@ -161,19 +177,21 @@ class _Course:
 class Step:
     """One optimisation step, with mixed precision on a GPU, and the state that outlives an epoch."""
 
-    def __init__(self, model: nn.Module, tune: Tune, device: torch.device, keeper: MaskKeeper | None = None) -> None:
-        self.model, self._tune, self._device, self._keeper = model, tune, device, keeper
-        self.optimizer = make_optimizer(model, tune)
+    def __init__(
+        self, model: nn.Module, training: Training, device: torch.device, keeper: MaskKeeper | None = None
+    ) -> None:
+        self.model, self._training, self._device, self._keeper = model, training, device, keeper
+        self.optimizer = make_optimizer(model, training)
         self._run: Run = model
         self._scaler = torch.amp.GradScaler(device.type, enabled=half_type(device) is torch.float16)
-        self._average = Average(model, tune.average) if tune.average else None
+        self._average = Average(model, training.ema_decay) if training.ema_decay else None
 
-    def execute(self, part: Tune) -> None:
+    def execute(self, part: Training) -> None:
         """From now on run the network as a phase says."""
         execution = part.execution
         if execution == "auto":
             execution = "eager" if self._device.type == "cpu" else "eager-bf16"
-        self._run = runner(self.model, execution, (part.batch, part.resolution))
+        self._run = runner(self.model, execution, (part.batch_size, part.resolution))
         align_state(self.optimizer)
 
     def __call__(
@@ -189,9 +207,9 @@ class Step:
         loss = self._loss(outputs, labels, wanted)
         self.optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self._tune.clip:
+        if self._training.grad_clip_norm:
             self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self._tune.clip)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._training.grad_clip_norm)
         self._scaler.step(self.optimizer)
         self._scaler.update()
         if self._keeper:
@@ -201,21 +219,21 @@ class Step:
         return loss.detach(), outputs.detach()
 
     def _loss(self, outputs: Tensor, labels: Tensor, wanted: Tensor | None) -> Tensor:
-        hard = F.cross_entropy(outputs, labels, label_smoothing=self._tune.label_smoothing)
+        hard = F.cross_entropy(outputs, labels, label_smoothing=self._training.label_smoothing)
         if wanted is None:
             return hard
-        return distillation_loss(outputs, wanted, self._tune.temperature) + self._tune.hard_labels * hard
+        return distillation_loss(outputs, wanted, self._training.distill_temperature) + self._training.ce_weight * hard
 
-    def finish(self, split: Split, in_use: int) -> None:
+    def finish(self, split: Split, resolution: int) -> None:
         """Make the network what is kept of the training, for images of that many pixels a side."""
         self.model.to(memory_format=torch.channels_last)  # whatever ran it last: one that is resumed here rounds alike
         if self._average:
             self._average.put_in()
             if self._keeper:  # the average remembers weights that became zero on the way
                 apply_masks(self.model, self._keeper.masks)
-        moved = in_use != self._tune.parts[-1].resolution
-        if count := self._tune.reestimate or moved * _MOVED_IMAGES:
-            reestimate_norms(self.model, split, count=count, resolution=in_use, seed=self._tune.seed)
+        moved = resolution != self._training.parts[-1].resolution
+        if count := self._training.bn_recalibration_images or moved * _MOVED_IMAGES:
+            recalibrate_batchnorm(self.model, split, count=count, resolution=resolution, seed=self._training.seed)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -236,11 +254,11 @@ class Step:
             self._average.load_state(state["average"])
 
 
-def epoch_images(split: Split, tune: Tune) -> list[int]:
+def epoch_images(split: Split, training: Training) -> list[int]:
     """How many images each epoch trains on, for progress bars."""
     return [
-        images_per_epoch(split, batch=part.batch, images=part.images_per_epoch)
-        for part in tune.parts
+        images_per_epoch(split, batch_size=part.batch_size, images=part.images_per_epoch)
+        for part in training.parts
         for _ in range(part.epochs)
     ]
 
@@ -256,12 +274,12 @@ def schedule(step: int, steps: int, warmup: float, shape: str = "cosine") -> flo
     return 1 - share if shape == "linear" else 0.5 * (1 + math.cos(math.pi * share))
 
 
-def make_optimizer(model: nn.Module, tune: Tune) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW; weight decay on the weights of convolutions and linear layers only."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     free = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": tune.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    if tune.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=tune.learning_rate, fused=True)
-    nesterov = tune.momentum > 0
-    return torch.optim.SGD(groups, lr=tune.learning_rate, momentum=tune.momentum, nesterov=nesterov, fused=True)
+    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
+    nesterov = training.momentum > 0
+    return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum, nesterov=nesterov, fused=True)

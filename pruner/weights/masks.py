@@ -90,7 +90,7 @@ def score_weights(
     working = copy.deepcopy(model).eval().requires_grad_(True).to(calibration.images.device)
     parameters = list(weights(working).values())
     sums = [torch.zeros_like(weight) for weight in parameters]
-    for images, labels in eval_batches(calibration, batch=8, resolution=resolution):
+    for images, labels in eval_batches(calibration, batch_size=8, resolution=resolution):
         loss = F.cross_entropy(working(images), labels, reduction="sum")
         for total, gradient in zip(sums, torch.autograd.grad(loss, parameters), strict=True):
             total.add_(gradient.abs())
@@ -112,7 +112,7 @@ def make_masks(scores: Mapping[str, Tensor], mask: Mask, share: float = 1.0) -> 
     return {name: threshold_mask(score, share * sparsity_of(mask, name)) for name, score in scores.items()}
 
 
-def tightened(masks: Masks, scores: Mapping[str, Tensor], mask: Mask, share: float) -> Masks:
+def shrink_masks(masks: Masks, scores: Mapping[str, Tensor], mask: Mask, share: float) -> Masks:
     """Masks for that share of the recipe's sparsities, by new importances; what is zero stays zero."""
     masks = {name: masks[name].to(score.device) for name, score in scores.items()}
     new = make_masks({name: score.masked_fill(~masks[name], -1.0) for name, score in scores.items()}, mask, share)
@@ -176,13 +176,13 @@ class MaskKeeper:
                     value.mul_(mask)
 
     def _share_due(self, step: int, steps: int) -> float | None:
-        """The share of the final sparsity that this step brings; None between updates."""
-        ramp = max(1, round(self._mask.ramp * steps))
-        updates = min(self._mask.updates, ramp)
-        due = [round((i + 1) * ramp / updates) - 1 for i in range(updates)]
+        """The share of the final sparsity that this step brings; None between pruning steps."""
+        end = max(1, round(self._mask.end_fraction * steps))
+        count = min(self._mask.pruning_steps, end)
+        due = [round((i + 1) * end / count) - 1 for i in range(count)]
         if step not in due:
             return None
-        return cubic((due.index(step) + 1) / updates)
+        return cubic((due.index(step) + 1) / count)
 
     def _tighten(self, share: float) -> None:
         """Masks for so much of the final sparsity."""
@@ -190,7 +190,7 @@ class MaskKeeper:
             scores = {name: weight.abs() * self._gradients[name] for name, weight in self._weights.items()}
         else:
             scores = {name: weight.abs() for name, weight in self._weights.items()}
-        self.masks = tightened(self.masks, scores, self._mask, share)
+        self.masks = shrink_masks(self.masks, scores, self._mask, share)
         for total in self._gradients.values():
             total.zero_()
 

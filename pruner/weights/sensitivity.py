@@ -35,7 +35,7 @@ class Sensitivity:
     name: str
     """A weight's name, or a stage."""
     sparsity: float
-    """For a stage: the cut, a fraction of its hidden channels."""
+    """For a stage: the pruning ratio of its hidden channels."""
     accuracy: float
 
 
@@ -74,22 +74,22 @@ def scan_channels(
     model: nn.Module,
     split: Split,
     scores: Scores,
-    cuts: Sequence[float],
+    ratios: Sequence[float],
     *,
     resolution: int,
     skip: Set[Point] = frozenset(),
     on_images: Callable[[int], None] | None = None,
 ) -> Iterator[Sensitivity]:
-    """Cut the hidden channels of one stage (the head: its channels) and classify the images; each stage, each cut."""
+    """Prune the hidden channels of one stage (the head: its channels) and classify: each stage, each ratio."""
     walk = _Walk(model, split, resolution)
     first = {group.stage: _place(group.blocks[0]) for group in reversed(GROUPS)}
     for stage in reversed(first):
-        for cut in cuts:
-            if (stage, cut) in skip:
+        for ratio in ratios:
+            if (stage, ratio) in skip:
                 continue
             walk.go_to(first[stage])
-            pruned = apply_plan(model, make_plan(model, Prune(cut={stage: cut}), scores))
-            yield Sensitivity(stage, cut, walk.accuracy(pruned, on_images))
+            pruned = apply_plan(model, make_plan(model, Prune(pruning_ratio={stage: ratio}), scores))
+            yield Sensitivity(stage, ratio, walk.accuracy(pruned, on_images))
 
 
 class _Walk:
@@ -99,7 +99,7 @@ class _Walk:
         self.model = copy.deepcopy(model).to(split.images.device).eval().to(memory_format=torch.channels_last)
         self._batches = [
             (images.contiguous(memory_format=torch.channels_last), labels)
-            for images, labels in eval_batches(split, batch=50, resolution=resolution)
+            for images, labels in eval_batches(split, batch_size=50, resolution=resolution)
         ]
         self._count = len(split)
         self._block = 0
@@ -133,13 +133,13 @@ def _place(module: str) -> int:
     return list(MODULES).index(module)
 
 
-def spread(
+def allocate_sparsity(
     curves: Mapping[str, Mapping[float, float]], sizes: Mapping[str, int], dense: float, nonzero: float
 ) -> dict[str, float]:
     """A sparsity for every layer such that the share `nonzero` of all weights stays, where it costs least.
 
     `curves`: layer -> sparsity -> accuracy; `sizes`: layer -> its weights; `dense`: the accuracy at sparsity 0. What is
-    spread is accuracy lost per weight removed, the same in every layer at its end (an exchange rate), on the convex
+    allocated is accuracy lost per weight removed, the same in every layer at its end (an exchange rate), on the convex
     hull of what was measured; between points of a hull it is linear.
 
     Raises InputError if the scan has not gone far enough for so few weights.

@@ -1,9 +1,13 @@
-"""The command `prune-search`: reads options, calls the parts, prints what came out. Heavy imports wait until used."""
+"""The command `prune-search`: reads options, calls the parts, prints what came out.
+
+A command's module is imported when the command is given, so that `status` and `--help` need not wait for torch.
+"""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import os
 import sys
 import traceback
@@ -11,16 +15,50 @@ from typing import NoReturn
 
 import click
 
-from search.cli.predictor import forecast
-from search.cli.run import base, run, serve, worker
-from search.cli.sensitivity import scan
-from search.cli.show import check, dashboard, plot, status
-from search.cli.take import compare, export, score, submit
-from search.exit_status import AFTERWARDS, ExitStatus, Failed, of_system
+from search.exit_status import ExitStatus
+from search.signals import install
+from search.storage.address import without_secrets
+from search.storage.failures import ended_by
 from search.terminal.streams import open_streams
 
+COMMANDS = {
+    "run": ("run:run", "Run or continue a study; then report, export and grade."),
+    "serve": ("run:serve", "Run a study and show it in the browser meanwhile."),
+    "worker": ("worker:worker", "Join a study as one more worker."),
+    "train-dense": ("train_dense:train_dense", "Train the dense network of a study."),
+    "status": ("show:status", "Show how far a study has come."),
+    "plot": ("show:plot", "Draw the report of a study, or compare several."),
+    "dashboard": ("show:dashboard", "Show a study in the browser."),
+    "check": ("check:check", "Verify a study's files and database, and fix them."),
+    "predictor": ("predictor:predictor", "Check how well untrained evaluation predicts training."),
+    "export": ("export:export", "Write a trial's network for other programs."),
+    "submit": ("export:submit", "Pack the course's hand-in zip."),
+    "evaluate": ("evaluate:evaluate", "Grade a network on the test images."),
+    "compare": ("evaluate:compare", "Put several networks side by side."),
+    "sensitivity": ("sensitivity:sensitivity", "Find how much of each layer can be pruned."),
+}
+"""Command -> (its module and function in this folder, what it does in a line)."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class _Commands(click.Group):
+    """The commands by name; each is imported when it is wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"search.cli.{module}"), function)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="prune-search")
 def cli() -> None:
     """Find, by search, how far MobileNetV2 can be pruned, and take the pruned network with you.
@@ -28,12 +66,6 @@ def cli() -> None:
     A study file says what is searched; try `prune-search run studies/quickstart.toml`. Everything a study makes lies
     in runs/<study>/. Any command can be interrupted and given again: it goes on where it was.
     """
-
-
-for command in (
-    run, serve, worker, base, status, plot, dashboard, check, forecast, export, submit, score, compare, scan,
-):  # fmt: skip
-    cli.add_command(command)
 
 
 def program() -> NoReturn:
@@ -45,8 +77,6 @@ def program() -> NoReturn:
     except SystemExit as ended:
         code = ended.code
     except BaseException:
-        from search.storage.address import without_secrets
-
         print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
     if code != ExitStatus.INTERRUPTED:  # what is left to say then is what nobody read
         for stream in (sys.stdout, sys.stderr):
@@ -58,35 +88,20 @@ def program() -> NoReturn:
 
 def main() -> NoReturn:
     """Run the command; every error a user can cause is one line on standard error, without a traceback."""
-    from pruner.errors import InputError
-    from search.signals import install
-
     install()
     try:
         cli.main(standalone_mode=False)
-    except Failed as error:
-        _fail(str(error), error.status)
-    except InputError as error:
-        _fail(str(error))
     except click.ClickException as error:
-        _fail(error.format_message())
-    except OSError as error:
-        failed = of_system(error)
-        _fail(str(failed), failed.status)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; give the same command again to go on", ExitStatus.INTERRUPTED)
-    except Exception as error:
-        from search.storage.database import DATABASE_ERRORS, reason
-
-        if not isinstance(error, DATABASE_ERRORS):
+        _fail(error.format_message(), ExitStatus.BAD_INPUT)
+    except (Exception, KeyboardInterrupt) as error:
+        ended = ended_by(KeyboardInterrupt() if isinstance(error, click.Abort) else error)
+        if ended is None:
             raise
-        _fail(f"the study's database: {reason(error)}; {AFTERWARDS}", ExitStatus.TRY_AGAIN)
+        _fail(str(ended), ended.status)
     sys.exit(ExitStatus.DONE)
 
 
-def _fail(message: str, code: ExitStatus = ExitStatus.BAD_INPUT) -> NoReturn:
-    from search.storage.address import without_secrets
-
+def _fail(message: str, code: ExitStatus) -> NoReturn:
     with contextlib.suppress(OSError):
         click.echo(f"prune-search: {' '.join(without_secrets(message).split())}", err=True)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""What the commands share: their options, opening the study they name, printing a grade."""
+"""The options that commands share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from search.options import Options, Web
-
-if TYPE_CHECKING:
-    from search.storage.artifacts import Shared
-    from search.storage.folder import StudyFolder
-    from search.study.spec import StudySpec
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -58,11 +53,13 @@ resolution_option = click.option(
     "--resolution", type=click.IntRange(8, 2048), default=224, show_default=True, help="Pixels a side."
 )
 trial_option = click.option("--trial", type=click.IntRange(min=0), help="Which trial (default: the best by score).")
-base_option = click.option("--base", type=click.Path(path_type=Path), help="A finished dense network (.pth) to prune.")
+dense_option = click.option(
+    "--dense", type=click.Path(path_type=Path), help="A finished dense network (.pth) to prune."
+)
 
 
-grace_option = click.option(
-    "--grace", type=Number(min=1), default=60.0, show_default=True,
+grace_period_option = click.option(
+    "--grace-period", type=Number(min=1), default=60.0, show_default=True,
     help="Seconds of silence after which a worker on another machine counts as dead.",
 )  # fmt: skip
 
@@ -98,7 +95,7 @@ def _packed(kind: type[Options] | type[Web], argument: str, *decorators: Decorat
 
 
 _where = (data_root_option, runs_option, storage_option, artifacts_option, machine_options)
-options = _packed(Options, "options", base_option, *_where, grace_option)
+options = _packed(Options, "options", dense_option, *_where, grace_period_option)
 """Of a command that works on trials."""
 result_options = _packed(Options, "options", *_where)
 """Of a command that takes a finished trial."""
@@ -117,38 +114,3 @@ web_options = _packed(
     click.option("--read-only", is_flag=True, help="Refuse every request that would change something."),
 )  # fmt: skip
 """Of a command that shows the dashboard."""
-
-
-def open_shared(spec: StudySpec, folder: StudyFolder, storage: str | None, artifacts: str | None) -> Shared:
-    """A study that has begun, to read from, with its files. Raises InputError."""
-    from search.storage.artifacts import Shared, artifact_store
-    from search.storage.studies import load_study
-
-    return Shared(load_study(spec, folder, storage), *artifact_store(artifacts))
-
-
-def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
-    """The study and its folder; of a file with several parts, the one that was begun last."""
-    from search.pipeline.parts import read_parts
-    from search.pipeline.relay import latest
-
-    return latest(read_parts(study), runs)
-
-
-def print_grade(graded: dict[str, Any]) -> None:
-    """A finished network's grade in a line."""
-    from search.study.score import masked
-
-    click.echo(
-        f"Test images: {graded['accuracy']:.2%} right ({graded['accuracy_drop_last']:.2%} as the grader's loader sees "
-        f"them), {graded['mflops']:.3f} MFLOPs, score {graded['score']:.2f}; {graded['params']:,} parameters, "
-        f"{graded['size_bytes']:,} bytes"
-    )
-    left, params = graded["nonzero_params"], graded["params"]
-    if masked(left, params):
-        click.echo(
-            f"Masks: {left:,} parameters are not zero ({left / params:.1%}), {4 * left:,} bytes at 32 bits; the file "
-            f"compressed: {graded['compressed_bytes']:,} bytes; the operations stay as they are"
-        )
-    if not graded["originates_from_mobilenetv2"]:
-        click.echo("Warning: its structure is no longer MobileNetV2's; the course would refuse it.")

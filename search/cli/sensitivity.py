@@ -1,4 +1,4 @@
-"""The command `scan`."""
+"""The command `sensitivity`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from pathlib import Path
 
 import click
 
+from pruner.data.datasets import load
+from pruner.errors import InputError, check_name
+from pruner.network.loading import load_dense
+from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES
+from pruner.system.files import write_whole
+from pruner.system.hashes import weights_hash
+from pruner.system.machine import prepare
 from search.cli.options import (
     Number,
     data_option,
@@ -16,13 +23,18 @@ from search.cli.options import (
     resolution_option,
     runs_option,
 )
+from search.export.sensitivity import ScanSettings, curves, spread_over, table
+from search.export.sensitivity import sensitivity as find
+from search.report.page import page
+from search.report.weights import sensitivity_figure
+from search.terminal.progress import Terminal
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "--what", type=click.Choice(["weights", "channels"]), default="weights", show_default=True,
-    help="Zero single weights, one layer at a time; or cut hidden channels, one stage at a time.",
+    help="Zero single weights, one layer at a time; or prune hidden channels, one stage at a time.",
 )  # fmt: skip
 @click.option("--importance", help="What goes first: magnitude (default), taylor; for channels l2 (default), l1, ...")
 @click.option("--start", type=Number(0, 1), default=0.4, show_default=True, help="The lowest sparsity.")
@@ -31,7 +43,7 @@ from search.cli.options import (
 @click.option("--images", type=click.IntRange(min=1), default=1000, show_default=True, help="Of the holdout.")
 @click.option(
     "--nonzero", type=Number(0, 1, min_open=True),
-    help="Also spread this share of parameters that stay over the layers, where it costs least by the scan.",
+    help="Also allocate this share of nonzero parameters to the layers, where it costs least by the scan.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="The JSON file (default: in scans/ beside the studies).")
 @runs_option
@@ -40,7 +52,7 @@ from search.cli.options import (
 @resolution_option
 @machine_options
 @json_option
-def scan(
+def sensitivity(
     model: Path,
     what: str,
     importance: str | None,
@@ -63,19 +75,6 @@ def scan(
     Every point is kept; give the command again to go on, or with other sparsities to add to it. Leaves a JSON file and,
     beside it, a figure in HTML.
     """
-    from pruner.data.datasets import load
-    from pruner.errors import InputError, check_name
-    from pruner.network.loading import load_dense
-    from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES
-    from pruner.system.files import write_whole
-    from pruner.system.machine import prepare
-    from search.export.sensitivity import ScanSettings, curves, spread_over, table
-    from search.export.sensitivity import scan as find
-    from search.report.page import page
-    from search.report.weights import sensitivity_figure
-    from search.terminal.progress import Terminal
-    from search.trial.context import weights_key
-
     if start > end:
         raise InputError(f"--start {start:g} is above --end {end:g}")
     importance = importance or ("magnitude" if what == "weights" else "l2")
@@ -87,7 +86,7 @@ def scan(
     chosen = prepare(threads, device)
     data = load(name, data_root).to(chosen)
     network = load_dense(model, data.classes)
-    key = weights_key(network)
+    key = weights_hash(network)
     settings = ScanSettings(
         what=what, importance=importance, weights=key, data=name, images=min(images, len(data.holdout)),
         resolution=resolution,
@@ -97,7 +96,7 @@ def scan(
     with Terminal() as terminal:
         found = find(network, settings, sparsities, data, path, terminal)
     if nonzero is not None:
-        found["spread"] = spread_over(network, found, nonzero)
+        found["allocation"] = spread_over(network, found, nonzero)
     figure = sensitivity_figure(curves(found), found["dense"], settings.images)
     about = (
         f"One {'layer' if what == 'weights' else 'stage'} at a time, the {what} of least {importance} first; accuracy "
@@ -111,7 +110,7 @@ def scan(
     click.echo(table(found))
     if nonzero is not None:
         click.echo("\n[space.sparsity] # for a study file")
-        for layer, sparsity in found["spread"].items():
+        for layer, sparsity in found["allocation"].items():
             click.echo(f'"{layer}" = {sparsity:.3f}')
     click.echo(f"Figure: {drawn}")
     click.echo(f"Points: {path}")

@@ -1,33 +1,31 @@
-"""The commands that show a study: `status`, `plot`, `dashboard`, `check`."""
+"""The commands that show a study: `status`, `plot`, `dashboard`. Nothing here loads torch."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.options import (
-    artifacts_option,
-    json_option,
-    open_files,
-    open_shared,
-    options,
-    runs_option,
-    storage_option,
-    study_argument,
-    web_options,
-)
-from search.options import Options, Web
-
-if TYPE_CHECKING:
-    from search.integrity.check import Problem
-    from search.results.records import Record
+from pruner.system.files import write_out
+from search import signals
+from search.cli.opening import open_files, open_shared
+from search.cli.options import artifacts_option, json_option, runs_option, storage_option, study_argument, web_options
+from search.dashboard.server import dashboard as shown
+from search.options import Web
+from search.pipeline.parts import read_parts
+from search.pipeline.relay import begun
+from search.report.images import write_images
+from search.report.page import comparison_report, write_report
+from search.report.studies import studies_figure
+from search.results.incumbent import standings
+from search.results.records import Record, best, describe, headline, records, summary
+from search.results.table import score_table, trials_table
+from search.storage.studies import load_study
+from search.terminal.progress import Terminal
 
 
 @click.command()
@@ -38,11 +36,6 @@ if TYPE_CHECKING:
 def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     """Show how far STUDY has come: its trials by state, the best, a line for each trial. Of a file with several parts:
     how far each has come, and the trials of the one that was begun last."""
-    from search.pipeline.parts import read_parts
-    from search.pipeline.relay import begun
-    from search.results.records import best, describe, headline, records, summary
-    from search.storage.studies import load_study
-
     parts = read_parts(study)
     spec, folder = open_files(study, runs)
     found = records(load_study(spec, folder, storage).study)
@@ -73,7 +66,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
 @click.option(
     "--table",
     type=click.Path(path_type=Path),
-    help="Also write this CSV file: the trials; of several studies, the best score against the work it took.",
+    help="Also write this CSV file: the trials; of several studies, the best score against what it cost.",
 )
 @click.option(
     "--images", type=click.Choice(["png", "svg"]), multiple=True,
@@ -91,21 +84,9 @@ def plot(
 ) -> None:
     """Draw STUDY's report, one HTML file with all figures.
 
-    Of several studies: a comparison, with the work on all parts of each. Work is processor time, so it is fair where
-    a machine was shared. Every study is held against the last one named.
+    Of several studies: a comparison, with the cost of all parts of each. The cost is processor time, so it is fair
+    where a machine was shared. Every study is held against the last one named.
     """
-    from pruner.system.files import write_out
-    from search.pipeline.parts import read_parts
-    from search.pipeline.relay import begun
-    from search.report.figures import studies_figure
-    from search.report.images import write_images
-    from search.report.page import comparison_report, write_report
-    from search.results.incumbent import standings
-    from search.results.records import records
-    from search.results.table import race_table, trials_table
-    from search.storage.studies import load_study
-    from search.terminal.progress import Terminal
-
     if len(studies) == 1:
         spec, folder = open_files(studies[0], runs)
         out = out or folder.report
@@ -121,7 +102,7 @@ def plot(
         out = out or runs / "comparison.html"
         figures = {"studies": studies_figure(found)}
         write_out(out, comparison_report(found).encode())
-        rows = race_table(found)
+        rows = score_table(found)
         for sentence in standings(found):
             click.echo(sentence)
     if table:
@@ -149,9 +130,6 @@ def dashboard(study: Path, web: Web, runs: Path, storage: str | None, artifacts:
     password, too, and the proxy must pass on the browser's Host (nginx: proxy_set_header Host $host; where the port is
     not the usual one: $http_host), or changes are refused as another site's.
     """
-    from search import signals
-    from search.dashboard.server import dashboard as shown
-
     spec, folder = open_files(study, runs)
     with shown(open_shared(spec, folder, storage, artifacts), spec, folder, study, web) as address:
         click.echo(f"Dashboard: {address}")
@@ -160,60 +138,3 @@ def dashboard(study: Path, web: Web, runs: Path, storage: str | None, artifacts:
             while True:
                 signals.check()
                 time.sleep(0.2)
-
-
-@click.command()
-@study_argument
-@options
-@click.option("--fix", "fixing", is_flag=True, help="Do what the list says would be done.")
-@json_option
-def check(study: Path, options: Options, fixing: bool, as_json: bool) -> None:
-    """Verify STUDY: every finished trial has its files, every file its trial, and both say the same.
-
-    Lists what does not agree and what --fix would do about it; a trial whose files are lost is made again from its
-    last checkpoint. Exits with 1 if something is left to fix. Where the database is damaged (status 5), --fix builds a
-    new one from the trials' files and keeps the old one beside it.
-    """
-    from search.exit_status import ExitStatus
-    from search.integrity.check import find_problems
-    from search.integrity.rebuild import rebuild
-    from search.storage.studies import Damaged
-    from search.terminal.progress import Terminal
-
-    spec, folder = open_files(study, options.runs)
-    if fixing:
-        folder.create()
-    with Terminal() as terminal:
-
-        def look() -> list[Problem]:
-            return find_problems(open_shared(spec, folder, options.storage, options.artifacts), folder, terminal)
-
-        try:
-            problems = look()
-        except Damaged:
-            if not fixing:
-                raise
-            click.echo(rebuild(spec, folder, options.storage), err=as_json)
-            problems = look()
-        left = [problem.what for problem in problems]
-        if problems and fixing:
-            from search.integrity.fix import fix
-            from search.workers.setup import set_up
-
-            left = fix(problems, set_up(spec, folder, options, terminal))
-    if as_json:
-        click.echo(json.dumps({"problems": [problem.as_json() for problem in problems], "left": left}))
-    else:
-        for problem in problems:
-            where = "" if problem.trial is None else f"trial {problem.trial}: "
-            click.echo(f"{where}{problem.what}  ->  {problem.remedy or 'cannot be fixed here'}")
-        if problems and not fixing:
-            click.echo(f"{len(problems)} to fix; give the command again with --fix.")
-        elif problems:
-            click.echo(f"{len(problems) - len(left)} of {len(problems)} fixed.")
-            for line in left:
-                click.echo(f"Left: {line}")
-        else:
-            click.echo("The study is in order.")
-    if left:
-        sys.exit(ExitStatus.LEFT_TO_FIX)

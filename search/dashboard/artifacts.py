@@ -32,7 +32,7 @@ def artifact_id(study_id: int, trial: int, file: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class DashboardArtifacts:
     """An artifact store (see `optuna.artifacts`) over a study's files; what people upload has a place of its own."""
 
     shared: Shared

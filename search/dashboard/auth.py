@@ -40,7 +40,7 @@ _ANOTHER_HOST = (
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Auth:
     """An app behind a guard."""
 
     app: App

@@ -73,9 +73,9 @@ def _outcome(r: Record) -> str:
         parts.append(f"score {r.score:.2f}")
     if r.latency_ms is not None:
         parts.append(f"{r.latency_ms:.2f} ms")
-    parts.append(f"{r.seconds:,.0f} s of work")
+    parts.append(f"{r.wall_seconds:,.0f} s of work")
     if not r.feasible:
-        parts.append("beyond the study's limits")
+        parts.append("breaks the study's constraints")
     text = f"{r.state}: " if r.state != "done" else ""
     return f"{text}{', '.join(parts)}."
 

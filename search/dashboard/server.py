@@ -13,9 +13,9 @@ import waitress
 from optuna.artifacts import FileSystemArtifactStore
 
 from pruner.errors import InputError
-from search.dashboard.artifacts import Shelf
-from search.dashboard.auth import PASSWORD_VARIABLE, Gate, is_loopback, read_password
-from search.dashboard.sync import Annotator
+from search.dashboard.artifacts import DashboardArtifacts
+from search.dashboard.auth import PASSWORD_VARIABLE, Auth, is_loopback, read_password
+from search.dashboard.sync import Sync
 from search.options import Web
 from search.storage.artifacts import Shared
 from search.storage.folder import StudyFolder
@@ -46,8 +46,8 @@ def dashboard(shared: Shared, spec: StudySpec, folder: StudyFolder, study_file: 
     uploads = folder.path / "uploads"
     if folder.path.exists() and not read_only:
         uploads.mkdir(exist_ok=True)
-    shelf = Shelf(here, folder, FileSystemArtifactStore(uploads))
-    app = Gate(optuna_dashboard.wsgi(storage, artifact_store=shelf), password, web.read_only or read_only)
+    store = DashboardArtifacts(here, folder, FileSystemArtifactStore(uploads))
+    app = Auth(optuna_dashboard.wsgi(storage, artifact_store=store), password, web.read_only or read_only)
     try:
         server = waitress.create_server(
             app, host=web.host, port=web.port, threads=_THREADS, ident=None,
@@ -58,15 +58,15 @@ def dashboard(shared: Shared, spec: StudySpec, folder: StudyFolder, study_file: 
             f"--host {web.host} --port {web.port}: cannot listen there ({error.strerror}); --port 0 takes a free one"
         ) from error
     serving = threading.Thread(target=server.run, name="dashboard", daemon=True)
-    annotator = Annotator(study, spec, str(study_file))
+    sync = Sync(study, spec, str(study_file))
     if not read_only:
-        annotator.start()
+        sync.start()
     serving.start()
     try:
         host = f"[{web.host}]" if ":" in web.host else web.host
         yield f"http://{host}:{server.effective_port}/dashboard/studies/{study._study_id}"
     finally:
         if not read_only:
-            annotator.end()
+            sync.end()
         server.close()
         serving.join(timeout=0.5)

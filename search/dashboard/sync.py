@@ -6,13 +6,11 @@ import contextlib
 import json
 import mimetypes
 import threading
-from collections.abc import Mapping
-from typing import Any
 
 import optuna
 from optuna.study import Study
-from optuna_dashboard import save_plotly_graph_object
-from optuna_dashboard._note import get_note_from_system_attrs, note_str_key_prefix, note_ver_key, split_body
+from optuna.trial import Trial
+from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 from sqlalchemy.exc import SQLAlchemyError
 
 from pruner.errors import InputError
@@ -26,12 +24,12 @@ from search.study.spec import StudySpec
 _EVERY_S = 2.0
 
 
-class Annotator(threading.Thread):
+class Sync(threading.Thread):
     """Follows a study; writes only when a trial has ended."""
 
     def __init__(self, study: Study, spec: StudySpec, study_file: str) -> None:
         """`study`: on a storage that several threads may use."""
-        super().__init__(name="annotator", daemon=True)
+        super().__init__(name="sync", daemon=True)
         self._study, self._spec, self._study_file = study, spec, study_file
         self._noted: dict[int, tuple[Record, bool]] = {}
         self._begun = False
@@ -77,24 +75,22 @@ class Annotator(threading.Thread):
 
 
 class _Page:
-    """A study's attributes as the dashboard reads them: all are read once, and only what differs is written.
+    """A study's notes and artifacts as the dashboard reads them; only what differs is written.
 
     Finished trials take no more attributes of their own, so what belongs to a trial is the study's, too.
     """
 
     def __init__(self, study: Study) -> None:
-        self._storage, self._study_id = study._storage, study._study_id
+        self._study, self._storage, self._study_id = study, study._storage, study._study_id
         self._present = self._storage.get_study_system_attrs(self._study_id)
 
     def write_note(self, trial_id: int | None, note: str) -> None:
         """The study's note, or a trial's."""
-        before = get_note_from_system_attrs(self._present, trial_id)
-        text = with_tail(note, before["body"])
-        if text == before["body"]:
-            return
-        parts = split_body(text, trial_id)
-        more = (key for key in self._present if key.startswith(note_str_key_prefix(trial_id)) and key not in parts)
-        self._write({**parts, **dict.fromkeys(more, ""), note_ver_key(trial_id): before["version"] + 1})
+        about = self._study if trial_id is None else Trial(self._study, trial_id)
+        before = get_note(about)
+        text = with_tail(note, before)
+        if text != before:
+            save_note(about, text)
 
     def name_artifacts(self, trial_id: int, number: int) -> None:
         """Say which files a trial has."""
@@ -102,9 +98,6 @@ class _Page:
             name = artifact_id(self._study_id, number, file)
             kind = mimetypes.guess_type(file)[0] or "application/octet-stream"
             about = {"artifact_id": name, "filename": file, "mimetype": kind, "encoding": None}
-            self._write({f"dashboard:artifacts:{trial_id}:{name}": json.dumps(about)})
-
-    def _write(self, attrs: Mapping[str, Any]) -> None:
-        for key, value in attrs.items():
+            key, value = f"dashboard:artifacts:{trial_id}:{name}", json.dumps(about)
             if self._present.get(key) != value:
                 self._storage.set_study_system_attr(self._study_id, key, value)

@@ -33,7 +33,7 @@ def make_card(
 ) -> dict[str, Any]:
     """The card as a JSON-ready value.
 
-    `recipe`: as the trial kept it. `weights`: stands for the network's weights. `test`: its grade, if
+    `recipe`: as the trial kept it. `weights`: the hash of the network's weights. `test`: its grade, if
     there is one.
     """
     return {
@@ -77,7 +77,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     else:
         rows.append(("accuracy on the test images", "not graded"))
     for took in card["latency"]:
-        how = f"{took['backend']}, threads: {took['threads']}, batch: {took['batch']}, {took['resolution']} px"
+        how = f"{took['backend']}, threads: {took['threads']}, batch: {took['batch_size']}, {took['resolution']} px"
         rows.append((f"latency ({how})", f"{took['median_ms']:.2f} ms; 90 % within {took['p90_ms']:.2f} ms"))
     rows.append(("measured on", f"{card['machine']['processor']}, {card['machine']['cores']} cores"))
     widths = [

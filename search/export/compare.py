@@ -25,7 +25,7 @@ from search.terminal.progress import Progress
 _BINS = 40
 
 
-def compare(
+def comparison(
     paths: Sequence[Path],
     data: Dataset | None,
     rule: ScoreRule,

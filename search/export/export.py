@@ -17,22 +17,25 @@ from pruner.exports.formats import Exported, export
 from pruner.measurement.latency import Backend
 from pruner.network.loading import load_network
 from pruner.system.files import read_json, write_json, write_whole
+from pruner.system.hashes import weights_hash
 from search.exit_status import ExitStatus, Failed
 from search.export.card import card_markdown, make_card
 from search.export.grade import Grade, grade
 from search.report.page import write_report
 from search.results.ending import ending
+from search.results.figures import Figures
 from search.results.records import Record, best, finished, record, records, summary
 from search.storage.artifacts import Shared
-from search.storage.folder import StudyFolder, TrialFolder
+from search.storage.folder import StudyFolder
 from search.storage.studies import dense_of
+from search.storage.trial_folder import TrialFolder
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress
-from search.trial.context import measure_latency, weights_key
+from search.trial.context import measure_latency
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class Export:
     """A network that was written."""
 
     trial: int
@@ -54,11 +57,11 @@ def finish(
     result = summary(records(study))
     if result["best"] is None:
         return result
-    done = deliver(shared, study_file, spec, folder, data=data, progress=progress)
+    done = export_trial(shared, study_file, spec, folder, data=data, progress=progress)
     return {**result, "file": str(done.files[0].file), "test": done.card["test"], "card": str(done.card_file)}
 
 
-def deliver(
+def export_trial(
     shared: Shared,
     study_file: Path,
     spec: StudySpec,
@@ -69,7 +72,7 @@ def deliver(
     out: Path | None = None,
     data: Dataset | None,
     progress: Progress,
-) -> Delivery:
+) -> Export:
     """Write a finished trial's network, the best one's if none is named, and its card into the folder `out`.
 
     `data`: to grade it on the test images, if that has not been done; None: it is not graded now.
@@ -92,7 +95,7 @@ def deliver(
             bar.say(f"exporting {format}")
             written.append(export(model, stem, format, plan=plan.as_json(), resolution=spec.data.resolution))
             bar.advance()
-    card_file, key = stem.with_suffix(".json"), weights_key(model)
+    card_file, key = stem.with_suffix(".json"), weights_hash(model)
     before = read_json(card_file) or {}
     before = before if before.get("weights") == key else {}
     test = _kept_grade(before)
@@ -103,7 +106,7 @@ def deliver(
     card = make_card(
         spec=spec,
         record=record(trial),
-        recipe=json.loads((files.path / "recipe.json").read_text()),
+        recipe=json.loads((files.path / "recipe.json").read_text())["recipe"],
         dense=dense_of(shared.store.study),
         weights=key,
         test=test,
@@ -113,7 +116,7 @@ def deliver(
     )
     write_json(card_file, card)
     write_whole(stem.with_suffix(".md"), card_markdown(card).encode())
-    return Delivery(trial.number, written, card, card_file)
+    return Export(trial.number, written, card, card_file)
 
 
 def _kept_grade(card: dict[str, Any]) -> Grade | None:
@@ -150,6 +153,6 @@ def trial_files(shared: Shared, spec: StudySpec, folder: StudyFolder, trial: Fro
     if files is None:
         raise InputError(
             f"study {spec.name}: the files of trial {trial.number} are not here (its worker was "
-            f"{trial.user_attrs.get('worker', 'unknown')}); give that machine's --runs, or the study's --artifacts"
+            f"{Figures.load(trial).worker or 'unknown'}); give that machine's --runs, or the study's --artifacts"
         )
     return files

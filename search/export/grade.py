@@ -11,7 +11,7 @@ from pruner.data.datasets import Dataset
 from pruner.errors import InputError
 from pruner.measurement.measure import accuracy, compressed_bytes, count, drop_last, evaluate, nonzero_params
 from pruner.network.loading import load_network
-from pruner.network.mobilenet import classes, origin_difference
+from pruner.network.mobilenet import architecture_difference, classes
 from search.study.score import ScoreRule
 from search.terminal.progress import Progress
 
@@ -60,5 +60,5 @@ def grade(
         size_bytes=path.stat().st_size,
         nonzero_params=nonzero_params(model),
         compressed_bytes=compressed_bytes(model),
-        originates_from_mobilenetv2=origin_difference(model) is None,
+        originates_from_mobilenetv2=architecture_difference(model) is None,
     )

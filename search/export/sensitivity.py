@@ -17,7 +17,7 @@ from pruner.network.structure import STAGES
 from pruner.resources import calibration
 from pruner.system.files import read_json, write_json
 from pruner.weights.masks import score_weights, weights
-from pruner.weights.sensitivity import scan_channels, scan_weights, spread
+from pruner.weights.sensitivity import allocate_sparsity, scan_channels, scan_weights
 from search.terminal.progress import Progress
 
 
@@ -36,7 +36,7 @@ class ScanSettings:
     resolution: int
 
 
-def scan(
+def sensitivity(
     model: MobileNetV2,
     settings: ScanSettings,
     sparsities: Sequence[float],
@@ -58,7 +58,7 @@ def scan(
     split = data.holdout.first(settings.images)
     if kept["dense"] is None:
         with progress.task("the network as it is", len(split)) as bar:
-            right = evaluate(model, split, resolution=settings.resolution, batch=50, on_images=bar.advance)
+            right = evaluate(model, split, resolution=settings.resolution, batch_size=50, on_images=bar.advance)
         kept["dense"] = accuracy(right)
         write_json(path, kept)
     known = {(point["name"], point["sparsity"]) for point in kept["points"]}
@@ -95,14 +95,15 @@ def curves(found: dict[str, Any]) -> dict[str, dict[float, float]]:
 
 
 def spread_over(model: MobileNetV2, found: dict[str, Any], nonzero: float) -> dict[str, float]:
-    """A sparsity for every layer such that so much of all parameters is not zero (`pruner.weights.sensitivity.spread`).
+    """A sparsity for every layer such that so much of all parameters is not zero
+    (`pruner.weights.sensitivity.allocate_sparsity`).
 
     Raises InputError if the scan does not go so far.
     """
     sizes = {name: weight.numel() for name, weight in weights(model).items()}
     params = sum(parameter.numel() for parameter in model.parameters())
     of_weights = (nonzero * params - (params - sum(sizes.values()))) / sum(sizes.values())
-    return spread(curves(found), sizes, found["dense"], max(0.0, of_weights))
+    return allocate_sparsity(curves(found), sizes, found["dense"], max(0.0, of_weights))
 
 
 def table(found: dict[str, Any]) -> str:

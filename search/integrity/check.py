@@ -14,10 +14,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pruner.errors import InputError
 from pruner.system.files import checksum, is_whole_archive, json_bytes, read_object
+from search.results.figures import Figures
 from search.storage.artifacts import Shared
 from search.storage.filesystem import locked
-from search.storage.folder import CHECKED, CHECKSUMS, LOCK, StudyFolder, leftovers
-from search.storage.leases import CLAIMS_TABLE, Claims
+from search.storage.folder import StudyFolder
+from search.storage.leases import LEASES_TABLE, Leases
+from search.storage.trial_folder import CHECKED, CHECKSUMS, LOCK, leftovers
 from search.terminal.progress import Progress
 
 _NEEDED = ("recipe.json", "plan.json", "model.pth", "measurement.json")
@@ -55,15 +57,15 @@ def find_problems(shared: Shared, folder: StudyFolder, progress: Progress) -> li
         for trial in done:
             found += _finished_trial(trial, shared, folder)
             bar.advance()
-    claims = Claims(store.database.engine, store.study._study_id, "")
-    return found + _stale_claims(trials, claims) + _foreign_folders(trials, folder) + _damaged_files(folder)
+    leases = Leases(store.database.engine, store.study._study_id, "")
+    return found + _stale_leases(trials, leases) + _foreign_folders(trials, folder) + _damaged_files(folder)
 
 
 def _finished_trial(trial: FrozenTrial, shared: Shared, folder: StudyFolder) -> list[Problem]:
     """What is wrong with a finished trial's files."""
     here = folder.trial(trial.number)
     if not here.path.exists() and shared.artifacts is None and not shared.store.database.on_one_machine:
-        where = trial.user_attrs.get("worker", "an unknown worker")
+        where = Figures.load(trial).worker or "an unknown worker"
         return [Problem(trial.number, f"has no files here; they are where {where} was", "")]
     try:
         shared.finished_folder(folder, trial)
@@ -119,13 +121,13 @@ def _recipe(found: dict[str, Any], _trial: FrozenTrial) -> str:
 
 
 def _plan(found: dict[str, Any], trial: FrozenTrial) -> str:
-    return _compare("MFLOPs", found.get("mflops"), trial.user_attrs.get("mflops"))
+    return _compare("MFLOPs", found.get("mflops"), Figures.load(trial).mflops)
 
 
 def _measurement(found: dict[str, Any], trial: FrozenTrial) -> str:
     measured = found.get("measurement")
     accuracy = measured.get("accuracy") if isinstance(measured, dict) else None
-    return _compare("accuracy", accuracy, trial.user_attrs.get("accuracy"))
+    return _compare("accuracy", accuracy, Figures.load(trial).accuracy)
 
 
 _FIGURES = {"recipe.json": _recipe, "plan.json": _plan, "measurement.json": _measurement}
@@ -142,7 +144,7 @@ def _model(path: Path, trial: FrozenTrial) -> str:
         mflops, _ = count(load_network(path))
     except InputError:
         return "is damaged"
-    return _compare("MFLOPs", mflops, trial.user_attrs.get("mflops"))
+    return _compare("MFLOPs", mflops, Figures.load(trial).mflops)
 
 
 def _compare(what: str, file: object, database: float | None) -> str:
@@ -153,13 +155,13 @@ def _compare(what: str, file: object, database: float | None) -> str:
     return f"says {what} {file:g}, the database {database:g}"
 
 
-def _stale_claims(trials: Sequence[FrozenTrial], claims: Claims) -> list[Problem]:
-    if not sqlalchemy.inspect(claims.engine).has_table(CLAIMS_TABLE):  # no worker has begun yet
+def _stale_leases(trials: Sequence[FrozenTrial], leases: Leases) -> list[Problem]:
+    if not sqlalchemy.inspect(leases.engine).has_table(LEASES_TABLE):  # no worker has begun yet
         return []
-    under_way = claims.all()
-    what, remedy = "is finished, but still claimed by a worker", "drop the claim"
+    under_way = leases.all()
+    what, remedy = "is finished, but still leased to a worker", "drop the lease"
     return [
-        Problem(trial.number, what, remedy, partial(claims.drop, trial._trial_id))
+        Problem(trial.number, what, remedy, partial(leases.drop, trial._trial_id))
         for trial in trials
         if trial.state.is_finished() and trial._trial_id in under_way
     ]

@@ -12,9 +12,10 @@ from optuna.trial import FrozenTrial
 from pruner.channels.plan import ChannelPlan
 from pruner.measurement.latency import Latency
 from search.integrity.check import Problem
+from search.results.figures import Figures
 from search.sampling.recipe import recipe
 from search.storage.filesystem import locked
-from search.storage.folder import TrialFolder
+from search.storage.trial_folder import TrialFolder
 from search.trial.context import Context
 from search.trial.run import run_trial
 from search.workers.setup import Setup
@@ -41,9 +42,10 @@ def fix(problems: Sequence[Problem], ready: Setup) -> list[str]:
 
 def _make_again(trial: FrozenTrial, context: Context, folder: TrialFolder) -> list[str]:
     """Run a finished trial once more: the same seed and threads give the same network, and so the same figures."""
-    torch.set_num_threads(trial.user_attrs.get("threads", torch.get_num_threads()))
+    torch.set_num_threads(Figures.load(trial).threads or torch.get_num_threads())
     again = run_trial(recipe(trial.params, context.spec), context, folder, _Silent(f"trial {trial.number}")).measurement
-    before = trial.user_attrs["accuracy"]
+    before = Figures.load(trial).accuracy
+    assert before is not None  # it is finished
     if again.accuracy != before:
         return [
             f"trial {trial.number}: made again, it has {again.accuracy:.2%} of the holdout; the database, which "
@@ -58,7 +60,7 @@ class _Silent:
 
     title: str
 
-    def planned(self, plan: ChannelPlan, fingerprint: str) -> None:
+    def planned(self, plan: ChannelPlan, hash: str) -> None:
         return None
 
     def timed(self, latency: Latency) -> None:
@@ -67,7 +69,7 @@ class _Silent:
     def images(self, count: int) -> None:
         pass
 
-    def learned(self, before: float | None, curve: Sequence[float], work: Sequence[float]) -> None:
+    def learned(self, before: float | None, curve: Sequence[float], cost: Sequence[float]) -> None:
         pass
 
     def epoch(self, number: int) -> None:

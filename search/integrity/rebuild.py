@@ -21,13 +21,13 @@ from search.sampling.samplers import draw
 from search.storage.address import study_url
 from search.storage.database import Database
 from search.storage.filesystem import locked
-from search.storage.folder import StudyFolder, TrialFolder
-from search.storage.leases import Claims
+from search.storage.folder import StudyFolder
+from search.storage.leases import Leases
 from search.storage.sqlite_file import BESIDE
 from search.storage.studies import OPENING, begin_study, restore_dense
 from search.storage.trial_file import read_trial
+from search.storage.trial_folder import TrialFolder
 from search.study.spec import StudySpec
-from search.study.text import DENSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ def _trial(spec: StudySpec, number: int, home: TrialFolder) -> FrozenTrial | Non
 def _recipe(home: TrialFolder) -> Recipe | None:
     """The recipe in a folder; None if it is damaged."""
     try:
-        return Recipe.from_json(_json(home))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return Recipe.from_json(_json(home)["recipe"])
+    except (ValueError, KeyError):
         return None
 
 
@@ -164,21 +164,17 @@ def _fill(database: Database, name: str, spec: StudySpec, folder: StudyFolder, t
     restore_dense(study, *_dense(folder))
     for trial in trials:
         database.storage.create_new_trial(study._study_id, template_trial=trial)
-    claims = Claims(database.engine, study._study_id, "")
-    claims.create()
+    leases = Leases(database.engine, study._study_id, "")
+    leases.create()
     kept = [kept for home in folder.begun_trials().values() if (kept := read_trial(home))]
-    claims.worked(max((worked for _, worked in kept if worked is not None), default=0.0))
+    leases.worked(max((worked for _, worked in kept if worked is not None), default=0.0))
     for r in map(record, trials):
         if r.state == "done" and r.feasible and r.score is not None:
-            claims.reached(r.score)
+            leases.reached(r.score)
 
 
 def _dense(folder: StudyFolder) -> tuple[str | None, dict[str, Any] | None]:
     """(the key of the dense network, its figures), as far as they are known."""
     if kept := read_json(folder.dense_figures):
         return kept["key"], kept["figures"]
-    for home in folder.begun_trials().values():  # of a version that did not keep them
-        asked = _json(home)
-        if asked.get("parent", DENSE) == DENSE and "dense" in asked:
-            return asked["dense"], None
     return None, None

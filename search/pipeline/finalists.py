@@ -1,4 +1,4 @@
-"""What was foreseen of networks, and what became of them."""
+"""What was predicted for networks, and what became of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from search.pipeline.parts import Part
 from search.results.records import Record, finished
-from search.study.section import Known
+from search.study.section import Observation
 from search.study.spec import StudySpec
 
 
@@ -19,7 +19,7 @@ class Stop:
     record: Record
 
 
-def known(found: Sequence[Record]) -> list[Known]:
+def observations(found: Sequence[Record]) -> list[Observation]:
     """Of the trials that were trained through: operations, what was seen before training, and what was reached."""
     done = [r for r in finished(found) if r.same_as is None and r.curve]
     return [(r.mflops, r.accuracy_before, r.accuracy) for r in done
@@ -27,14 +27,14 @@ def known(found: Sequence[Record]) -> list[Known]:
 
 
 def finalists(parts: Sequence[tuple[Part, StudySpec, Sequence[Record]]]) -> list[list[Stop]]:
-    """The way of every network that a rung has trained, from the search that found it; the farthest first."""
+    """The way of every network that was trained on, from the search that found it; the farthest first."""
     trained: dict[str, Stop] = {}
     starts: list[tuple[str, Stop]] = []
     for i, (part, _, found) in enumerate(parts):
-        if part.rung == 1:
+        if part.train_only and not parts[i - 1][0].train_only:
             name, before = parts[i - 1][1].name, {r.number: r for r in parts[i - 1][2]}
             starts += [(f"{name}/{n}", Stop(name, before[n])) for n in before]
-        if part.rung:
+        if part.train_only:
             trained |= {_parent(parts[i][1], r): Stop(part.name, r) for r in finished(found)}
     ways = []
     for key, stop in starts:

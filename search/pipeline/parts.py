@@ -1,4 +1,4 @@
-"""A study file's parts: searches, each cutting the winner of the one before, and the training of their finalists.
+"""A study file's parts: several searches, each going on from the best networks of the one before.
 
 Each part is a study of its own, with its folder and its database beside the others', so workers, figures and exports
 need to know nothing of parts. What a part's parents are is known when the part before it is finished.
@@ -14,13 +14,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from pruner.errors import InputError
+from pruner.schema import nearest
 from search.results.records import Record, best, finished
+from search.study.section import Section
+from search.study.sections import SearchSection
 from search.study.spec import VARIED, StudySpec, from_content, one_line, read_study
 from search.study.text import DENSE, merged
 
-STEP_KEYS = (*VARIED, "trials", "hours", "sampler", "limits", "stopping", "forecast", "finalists", "watch_images",
-             "measure_images")  # fmt: skip
-"""What a step may change."""
+CHANGED = (*VARIED, "trials", "timeout_hours", "target_score", "sampler", "constraints", "early_stopping", "predictor",
+           "epoch_eval_images", "eval_images")  # fmt: skip
+"""The keys of a study file that a search may change."""
+_OF_SEARCHING = ("space", "iterative", "variants", "trials", "timeout_hours", "target_score", "sampler",
+                 "early_stopping", "predictor", "eval_images")  # fmt: skip
+"""Keys that a search which only trains does not take over from the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +37,12 @@ class Part:
     """Its file's content, but for the parents."""
     whole: str
     """The name of the study file that it is a part of."""
-    takes: int
+    parents: int = 0
     """How many networks of the part before it are its parents; 0: it has none, or those that the file names."""
-    differ: float = 0.0
+    min_distance: float = 0.0
     """By how much the parents' widths must differ, see `choose`."""
-    rung: int = 0
-    """Of the finalists' training, from 1; 0: it is a search."""
+    train_only: bool = False
+    """Does it train its parents without pruning them?"""
 
     @property
     def name(self) -> str:
@@ -44,7 +50,7 @@ class Part:
 
     def study(self, parents: Sequence[str] = ()) -> StudySpec:
         """The study, with the networks that it goes on from, as `STUDY/NUMBER`."""
-        if not self.takes:
+        if not self.parents:
             return from_content(self.content)
         parent = list(parents) if len(parents) > 1 else parents[0]
         return from_content(merged(self.content, {"space": {"parent": parent}}))
@@ -61,68 +67,54 @@ def read_parts(path: Path) -> list[Part]:
 
 def parts(spec: StudySpec) -> list[Part]:
     """All parts of a study file, in their order. Raises ValueError where one of them would be no study."""
-    content = spec.content(exclude={"steps"})
-    steps = [content]
-    if spec.steps:
-        for step in spec.steps:
-            _check_step(step)
-        changes = [{**step, "name": f"{spec.name}.{step['name']}"} for step in spec.steps]
-        steps = [merged(content, change) for change in changes]
-        if len({step["name"] for step in steps}) < len(steps):
-            raise ValueError("steps: each needs a name of its own")
+    if not spec.searches:
+        return [Part(spec.content(), spec.name)]
+    if len({search.name for search in spec.searches}) < len(spec.searches):
+        raise ValueError("searches: each needs a name of its own")
     found: list[Part] = []
-    for step in steps:
-        search = {key: value for key, value in step.items() if key != "finalists"}
-        found.append(Part(search, spec.name, takes=1 if found else 0))
-        found += _rungs(step, search, spec.name)
-    for part in found:
+    for search in spec.searches:
         try:
-            part.study([DENSE])
+            found.append(_part(spec, search, first=not found))
+            found[-1].study([DENSE])
         except ValidationError as error:
-            raise ValueError(f"part {part.name}: {one_line(error)}") from None
+            raise ValueError(f"searches.{search.name}: {one_line(error)}") from None
     return found
 
 
-def _check_step(step: Mapping[str, Any]) -> None:
-    name = step.get("name")
-    if not isinstance(name, str):
-        raise ValueError("steps: each needs a name")
-    if unknown := sorted(step.keys() - {"name", *STEP_KEYS}):
-        raise ValueError(f"steps.{name}.{unknown[0]}: a step changes {', '.join(STEP_KEYS)}")
+def _part(spec: StudySpec, search: SearchSection, *, first: bool) -> Part:
+    where, changes, content = f"searches.{search.name}", search.changes, spec.content("searches")
+    if unknown := sorted(changes.keys() - set(CHANGED)):
+        raise ValueError(f"{where}: unknown key {unknown[0]}{nearest(unknown[0], [*CHANGED, *_own_keys()])}")
+    if search.train_only:
+        if first:
+            raise ValueError(f"{where}.train_only: there is no search before it to take networks from")
+        if spec.space.masks:
+            raise ValueError(f"{where}.train_only: training would lose the zeros of this study's masks")
+        content = {key: value for key, value in content.items() if key not in _OF_SEARCHING}
+        changes = merged({"space": {"learning_rate": _rate(spec, search)}, "sampler": {"name": "grid"}}, changes)
+        if extra := sorted(changes["space"].keys() - {"learning_rate"}):
+            raise ValueError(f"{where}.space.{extra[0]}: a search that only trains has nothing but a learning_rate")
+        if (train := changes.get("train")) and "epochs" in train and "phases" not in train:
+            changes = {**changes, "train": {**train, "phases": []}}  # it says otherwise how long it is
+    content = merged(content, {**changes, "name": f"{spec.name}.{search.name}"})
+    if first:
+        return Part(content, spec.name)
+    return Part(content, spec.name, search.parents, search.min_distance, search.train_only)
 
 
-def _rungs(step: dict[str, Any], search: dict[str, Any], whole: str) -> list[Part]:
-    try:
-        spec = from_content(step)
-    except ValidationError as error:
-        raise ValueError(f"step {step['name']}: {one_line(error)}") from None
-    if spec.finalists.rungs and spec.space.masks:
-        raise ValueError("finalists: are not for studies of masks, whose zeros training them would lose")
-    found = []
-    for number, rung in enumerate(spec.finalists.rungs, 1):
-        rate = rung.learning_rate or spec.space.learning_rate
-        if not isinstance(rate, float):
-            raise ValueError(f"finalists.rungs: rung {number} needs a learning_rate, since the search samples it")
-        of_search = ("space", "rounds", "variants", "trials", "hours", "until_score", "stopping", "measure_images")
-        content = {key: value for key, value in search.items() if key not in of_search}
-        content |= {
-            "name": f"{step['name']}.rung{number}",
-            "space": {"learning_rate": rate},
-            "sampler": {"name": "grid"},
-            "forecast": {"known": [list(one) for one in rung.known]},
-        }
-        content = merged(content, {"train": _rung_training(rung.train)})
-        found.append(Part(content, whole, rung.count, spec.finalists.differ if number == 1 else 0.0, number))
-    return found
+def _own_keys() -> list[str]:
+    return [key for key in SearchSection.model_fields if key not in Section.model_fields]
 
 
-def _rung_training(changes: dict[str, Any]) -> dict[str, Any]:
-    """Without the study's phases, if it says otherwise how long it is."""
-    return changes if "phases" in changes or "epochs" not in changes else {**changes, "phases": []}
+def _rate(spec: StudySpec, search: SearchSection) -> float:
+    rate = search.changes.get("space", {}).get("learning_rate", spec.space.learning_rate)
+    if not isinstance(rate, int | float):
+        raise ValueError(f"searches.{search.name}: give one space.learning_rate to train at; the file samples it")
+    return rate
 
 
-def choose(found: Sequence[Record], count: int, differ: float, dense: Mapping[str, int]) -> list[Record]:
-    """The best `count` finished trials of which no two are closer than `differ`; fewer if there are no more.
+def choose(found: Sequence[Record], count: int, min_distance: float, dense: Mapping[str, int]) -> list[Record]:
+    """The best `count` finished trials of which no two are closer than `min_distance`; fewer if there are no more.
 
     How far two are apart: the mean over all groups of channels of the difference in width, as a share of `dense`, the
     dense network's widths.
@@ -133,7 +125,7 @@ def choose(found: Sequence[Record], count: int, differ: float, dense: Mapping[st
         top = best(left)
         assert top is not None
         chosen.append(top)
-        left = [r for r in left if r is not top and distance(r.widths, top.widths, dense) >= differ]
+        left = [r for r in left if r is not top and distance(r.widths, top.widths, dense) >= min_distance]
     return chosen
 
 

@@ -36,19 +36,19 @@ def study_of(part: Part, before: tuple[StudySpec, StudyFolder] | None, storage: 
 
     Raises InputError if that left no network to go on from.
     """
-    return part.study(parents(part, *before, storage) if before and part.takes else ())
+    return part.study(parents(part, *before, storage) if before and part.parents else ())
 
 
 def note(spec: StudySpec, folder: StudyFolder) -> None:
     """Write down that a part has begun, and as what."""
-    write_json(folder.study_file, spec.content(exclude=set()))
+    write_json(folder.study_file, spec.content())
 
 
 def parents(part: Part, spec: StudySpec, folder: StudyFolder, storage: str | None) -> list[str]:
     """The networks that a part goes on from: the best of that study."""
     study = load_study(spec, folder, storage).study
     dense = dense_of(study)
-    chosen = choose(records(study), part.takes, part.differ, dense.widths) if dense else []
+    chosen = choose(records(study), part.parents, part.min_distance, dense.widths) if dense else []
     if not chosen:
-        raise InputError(f"study {part.name}: {spec.name} has left no network that keeps to the limits to go on from")
+        raise InputError(f"study {part.name}: {spec.name} has left no network that meets the constraints to go on from")
     return [f"{spec.name}/{record.number}" for record in chosen]

@@ -52,10 +52,10 @@ def _first(name: str) -> str:
 
 
 def variants_figure(found: Sequence[Record]) -> go.Figure:
-    """Accuracy against the work on a trial, from the cut to the last epoch: a line for each variant (and for each value
+    """Accuracy against the work on a trial, from pruning to the last epoch: a line for each variant (and for each value
     of what else was sampled)."""
     figure = go.Figure()
-    done = [r for r in finished(found) if r.work]
+    done = [r for r in finished(found) if r.cost]
     variants = list(dict.fromkeys(r.sampled["variant"] for r in done))
     others = list(dict.fromkeys(_others(r) for r in done))
     for r in done:
@@ -63,7 +63,7 @@ def variants_figure(found: Sequence[Record]) -> go.Figure:
         values = ([] if r.accuracy_before is None else [r.accuracy_before]) + list(r.curve)
         figure.add_trace(
             go.Scatter(
-                x=[seconds / 60 for seconds in r.work],
+                x=[seconds / 60 for seconds in r.cost],
                 y=[percent(value) for value in values],
                 mode="lines+markers",
                 line={"color": color, "dash": DASHES[others.index(_others(r)) % len(DASHES)]},
@@ -74,7 +74,11 @@ def variants_figure(found: Sequence[Record]) -> go.Figure:
             )
         )
     return styled(
-        figure, "Accuracy against work", "work on the trial (core-minutes)", "watched holdout accuracy (%)", height=620
+        figure,
+        "Accuracy against cost",
+        "cost of the trial (core-minutes)",
+        "holdout accuracy after each epoch (%)",
+        height=620,
     )
 
 

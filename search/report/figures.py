@@ -42,7 +42,7 @@ def history_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figur
     figure = go.Figure(
         go.Scatter(
             x=[r.number for r in done],
-            y=[sign * (r.merit or 0.0) for r in done],
+            y=[sign * (r.fitness or 0.0) for r in done],
             mode="markers",
             marker={"color": BLUE, "size": 9},
             name="size" if sparse else "score",
@@ -54,7 +54,7 @@ def history_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figur
     figure.add_trace(
         go.Scatter(
             x=[r.number for r in done],
-            y=[sign * merit if math.isfinite(merit) else None for merit in _best_so_far(done)],
+            y=[sign * fitness if math.isfinite(fitness) else None for fitness in _best_so_far(done)],
             mode="lines",
             line=line,
             name="best so far",
@@ -68,9 +68,9 @@ def history_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figur
 
 
 def _best_so_far(done: Sequence[Record]) -> list[float]:
-    """Merits; minus infinity before the first trial that keeps to the limits."""
-    merits = (r.merit if r.feasible and r.merit is not None else float("-inf") for r in done)
-    return list(accumulate(merits, max))
+    """Fitness; minus infinity before the first trial that meets the constraints."""
+    fitness = (r.fitness if r.feasible and r.fitness is not None else float("-inf") for r in done)
+    return list(accumulate(fitness, max))
 
 
 def sizes_figure(found: Sequence[Record], dense: Dense | None) -> go.Figure:
@@ -147,7 +147,7 @@ def curves_figure(found: Sequence[Record]) -> go.Figure:
     if max((len(r.curve) for r in shown), default=0) <= 20:
         figure.update_xaxes(dtick=1)
     return styled(
-        figure, "Learning curves", "epoch (0: before retraining)", "accuracy (%), watched holdout images"
+        figure, "Learning curves", "epoch (0: before retraining)", "accuracy (%), holdout images"
     )  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def _megabytes(r: Record) -> float:
 
 
 def before_after_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figure:
-    """What each finished trial's network could do after the cut, and after retraining; in a `sparse` study by size."""
+    """What each finished trial's network could do after pruning, and after retraining; in a `sparse` study by size."""
     done = [r for r in finished(found) if r.accuracy_before is not None]
     sizes = [_megabytes(r) if sparse else r.mflops for r in done]
     figure = go.Figure()

@@ -40,7 +40,7 @@ def layers_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
 def map_sizes_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
     """Operations by the size of the map that a layer gives, of the dense network and of one with `kept` widths.
 
-    It answers why a cut of 80 % of the channels does not remove 80 % of the work: few channels work on large maps.
+    It answers why pruning 80 % of the channels does not remove 80 % of the work: few channels work on large maps.
     """
     figure, before = go.Figure(), _by_side(layers(dense.widths, dense.classes))
     after = _by_side(layers(kept, dense.classes))

@@ -149,7 +149,7 @@ def _table(found: Sequence[Record]) -> str:
             _cell(r.params, ",d"),
             _cell(r.params_removed, ".1%"),
             _cell(r.latency_ms, ".1f"),
-            _cell(r.seconds, ",.0f"),
+            _cell(r.wall_seconds, ",.0f"),
             f"{sampled} {r.reason}",
         )
         mark = ' class="best"' if r == top else ""

@@ -42,10 +42,10 @@ def pareto_figure(found: Sequence[Record], rule: ScoreRule, dense: Dense | None 
     figure.add_hline(y=100 * rule.accuracy_full, line=clamp)
     for name, line in ((f"no penalty from {100 * rule.accuracy_full:g} % up", clamp), ("equal score", equal)):
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name))  # for the legend
-    foreseen = any(r.predicted is not None for r in done)
+    predicted = any(r.predicted is not None for r in done)
     return styled(
         figure, "Accuracy against operations", OPERATIONS,
-        "accuracy foreseen when trained through (%)" if foreseen else "holdout accuracy (%)",
+        "accuracy predicted when trained through (%)" if predicted else "holdout accuracy (%)",
     )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ def _points(found: Sequence[Record], name: str, marker: dict[str, Any]) -> go.Sc
 
 
 def _uncertainty(found: Sequence[Record]) -> dict[str, Any] | None:
-    """Bars of a standard deviation, where accuracies are foreseen."""
+    """Bars of a standard deviation, where accuracies are predicted."""
     if all(r.predicted is None for r in found):
         return None
     return {"type": "data", "array": [percent(r.predicted_std) for r in found], "color": LIGHT, "width": 0}

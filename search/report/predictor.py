@@ -1,4 +1,4 @@
-"""Figures of forecasts: what was foreseen against what came."""
+"""Figures of predictions: what was predicted against what came."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import plotly.graph_objects as go
 from search.pipeline.finalists import Stop
 from search.report.style import BLUE, GREY, ORANGE, SERIES, SYMBOLS, hover, percent, styled
 from search.study.predictor import Prediction
-from search.study.section import Known
+from search.study.section import Observation
 
 
-def forecast_figure(networks: Sequence[Known], predictions: Sequence[Prediction]) -> go.Figure:
-    """What the other networks foretell of each, against what it reached."""
+def predictor_figure(networks: Sequence[Observation], predictions: Sequence[Prediction]) -> go.Figure:
+    """What the other networks predict of each, against what it reached."""
     ends = [percent(value) for value in (*(p.accuracy for p in predictions), *(final for *_, final in networks))]
     low, high = min(ends) - 0.5, max(ends) + 0.5
     figure = go.Figure()
     line = {"color": GREY, "width": 1, "dash": "dash"}
-    figure.add_trace(go.Scatter(x=[low, high], y=[low, high], mode="lines", line=line, name="as foretold"))
+    figure.add_trace(go.Scatter(x=[low, high], y=[low, high], mode="lines", line=line, name="as predicted"))
     figure.add_trace(
         go.Scatter(
             x=[percent(p.accuracy) for p in predictions],
@@ -28,11 +28,11 @@ def forecast_figure(networks: Sequence[Known], predictions: Sequence[Prediction]
             marker={"color": BLUE, "size": 9},
             name="networks",
             customdata=[f"{mflops:.2f} MFLOPs, {seen:.1%} at first" for mflops, seen, _ in networks],
-            hovertemplate="%{customdata}<br>foretold %{x:.2f} %, reached %{y:.2f} %<extra></extra>",
+            hovertemplate="%{customdata}<br>predicted %{x:.2f} %, reached %{y:.2f} %<extra></extra>",
         )
     )
     return styled(
-        figure, "Foretold by the other networks, and reached", "foretold (% of the holdout)", "reached (%)"
+        figure, "Predicted by the other networks, and reached", "predicted (% of the holdout)", "reached (%)"
     )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def finalists_figure(ways: Sequence[Sequence[Stop]]) -> go.Figure:
     """Every finalist from the search on: what it was thought to reach after each part, and in the end what it did."""
     figure = go.Figure()
     for i, way in enumerate(ways):
-        foreseen = [stop for stop in way if stop.record.predicted is not None]
+        predicted = [stop for stop in way if stop.record.predicted is not None]
         reached = [stop for stop in way if stop.record.predicted is None]
         color, symbol = SERIES[i % len(SERIES)], SYMBOLS[i // len(SERIES) % len(SYMBOLS)]
         figure.add_trace(
@@ -56,12 +56,12 @@ def finalists_figure(ways: Sequence[Sequence[Stop]]) -> go.Figure:
                 mode="lines+markers",
                 line={"color": color, "width": 1, "dash": "dot"},
                 marker={"symbol": symbol, "size": 9},
-                name=f"trial {way[0].record.number}" + (" (foreseen)" if foreseen and reached else ""),
+                name=f"trial {way[0].record.number}" + (" (predicted)" if predicted and reached else ""),
                 customdata=[hover(stop.record) for stop in way],
                 hovertemplate="%{customdata}<extra></extra>",
             )
         )
-        if foreseen and reached:
+        if predicted and reached:
             figure.add_trace(
                 go.Scatter(
                     x=[stop.part for stop in reached],
@@ -71,4 +71,4 @@ def finalists_figure(ways: Sequence[Sequence[Stop]]) -> go.Figure:
                     name=f"trial {way[0].record.number} (reached)",
                 )
             )
-    return styled(figure, "What became of the finalists", "", "accuracy on the holdout, foreseen or reached (%)")
+    return styled(figure, "What became of the finalists", "", "accuracy on the holdout, predicted or reached (%)")

@@ -8,15 +8,15 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from search.report.style import DASHES, OPERATIONS, SERIES, SYMBOLS, hover, percent, styled
-from search.results.incumbent import race
+from search.results.incumbent import score_over_time
 from search.results.records import Record, finished, pareto
 
 
 def studies_figure(studies: Mapping[str, Sequence[Record]]) -> go.Figure:
-    """Several studies: their Pareto fronts, and the best score against the work it took.
+    """Several studies: their Pareto fronts, and the best score against what it cost.
 
-    Of a study that looks and then trains finalists the front is that of the networks that were trained; what it has
-    foreseen is a line of its own, pale.
+    Of a study that evaluates untrained candidates and then trains the best, the front is that of the trained networks;
+    predicted scores are a pale line of their own.
     """
     figure = make_subplots(
         rows=2, cols=1, vertical_spacing=0.18, subplot_titles=("Pareto fronts", "best score so far")
@@ -39,8 +39,8 @@ def studies_figure(studies: Mapping[str, Sequence[Record]]) -> go.Figure:
             ),
             row=1, col=1,
         )  # fmt: skip
-        marks = race(found)
-        for kind, best in (("reached", [m.reached for m in marks]), ("foreseen", [m.foreseen for m in marks])):
+        marks = score_over_time(found)
+        for kind, best in (("reached", [m.reached for m in marks]), ("predicted", [m.predicted for m in marks])):
             if all(score is None for score in best):
                 continue
             figure.add_trace(
@@ -60,6 +60,6 @@ def studies_figure(studies: Mapping[str, Sequence[Record]]) -> go.Figure:
     styled(figure, "Studies compared", "", "", height=760)
     figure.update_xaxes(title=OPERATIONS, row=1, col=1)
     figure.update_yaxes(title="holdout accuracy (%)", row=1, col=1)
-    figure.update_xaxes(title="work on trials (core-hours)", row=2, col=1)
+    figure.update_xaxes(title="cost of trials (core-hours)", row=2, col=1)
     figure.update_yaxes(title="score (points)", row=2, col=1)
     return figure

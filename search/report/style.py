@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from search.results.records import Record, foreseen
+from search.results.records import Record, predicted_text
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PINK, SKY, YELLOW = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
@@ -36,7 +36,7 @@ def hover(r: Record) -> str:
     if r.accuracy is not None:
         lines.append(f"{percent(r.accuracy):.2f} % of the holdout")
     if r.predicted is not None:
-        lines.append(f"to reach {foreseen(r)}")
+        lines.append(f"to reach {predicted_text(r)}")
     if r.latency_ms is not None:
         lines.append(f"{r.latency_ms:.2f} ms")
     return "<br>".join([*lines, *(f"{name} = {short(value)}" for name, value in r.sampled.items())])

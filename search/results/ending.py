@@ -77,13 +77,13 @@ def _broken(r: Record) -> list[tuple[float, str]]:
         if excess <= 0:
             continue
         value, over, form = {
-            "mflops_at_most": (r.mflops, True, "{:.2f} MFLOPs"),
-            "mflops_at_least": (r.mflops, False, "{:.2f} MFLOPs"),
-            "latency_ms_at_most": (r.latency_ms, True, "{:.2f} ms"),
+            "max_mflops": (r.mflops, True, "{:.2f} MFLOPs"),
+            "min_mflops": (r.mflops, False, "{:.2f} MFLOPs"),
+            "max_latency_ms": (r.latency_ms, True, "{:.2f} ms"),
             "accuracy": (r.expected, False, "an accuracy of {:.4f}"),
         }.get(name, (None, True, "{:g}"))
         side = "over" if over else "under"
-        key = "accuracy_at_least" if name == "accuracy" else name
+        key = "min_accuracy" if name == "accuracy" else name
         if value is None:
             found.append((excess, f"{excess:g} {side} {key}"))
             continue

@@ -14,26 +14,26 @@ class Mark:
 
     core_hours: float
     """Of work on all trials so far, those that were stopped or failed too."""
-    foreseen: float | None
-    """The best score to expect of what was looked at so far; None in a study without a forecast."""
+    predicted: float | None
+    """The best score to expect of the candidates evaluated so far; None in a study without a predictor."""
     reached: float | None
     """The best score so far of networks that were measured as they are."""
 
 
-def race(found: Sequence[Record]) -> list[Mark]:
+def score_over_time(found: Sequence[Record]) -> list[Mark]:
     """A mark for every trial that took work, in their order. Of a study in parts: the trials of all parts."""
-    seconds, foreseen, reached, marks = 0.0, None, None, []
+    seconds, predicted, reached, marks = 0.0, None, None, []
     counted = {id(r) for r in finished(found) if r.feasible}
     for r in found:
-        if r.seconds <= 0:
+        if r.wall_seconds <= 0:
             continue
-        seconds += r.core_seconds
+        seconds += r.cpu_seconds
         if id(r) in counted and r.score is not None:
             if r.predicted is None:
                 reached = r.score if reached is None else max(reached, r.score)
             else:
-                foreseen = r.score if foreseen is None else max(foreseen, r.score)
-        marks.append(Mark(seconds / 3600, foreseen, reached))
+                predicted = r.score if predicted is None else max(predicted, r.score)
+        marks.append(Mark(seconds / 3600, predicted, reached))
     return marks
 
 
@@ -45,10 +45,10 @@ def work_to(score: float, marks: Sequence[Mark]) -> float | None:
 def standings(studies: Mapping[str, Sequence[Record]]) -> list[str]:
     """A sentence for every study: what it reached, and its work to reach what the last of them ended with, against that
     study's."""
-    races = {name: race(found) for name, found in studies.items()}
+    curves = {name: score_over_time(found) for name, found in studies.items()}
     last = list(studies)[-1]
-    goal = races[last][-1].reached if races[last] else None
-    return [_standing(name, marks, last, goal, races[last]) for name, marks in races.items()]
+    goal = curves[last][-1].reached if curves[last] else None
+    return [_standing(name, marks, last, goal, curves[last]) for name, marks in curves.items()]
 
 
 def _standing(name: str, marks: Sequence[Mark], last: str, goal: float | None, reference: Sequence[Mark]) -> str:
@@ -56,7 +56,7 @@ def _standing(name: str, marks: Sequence[Mark], last: str, goal: float | None, r
         return f"{name}: no work yet."
     end = marks[-1]
     scores = [
-        f"{kind} {score:.2f}" for kind, score in (("foreseen", end.foreseen), ("reached", end.reached))
+        f"{kind} {score:.2f}" for kind, score in (("predicted", end.predicted), ("reached", end.reached))
         if score is not None
     ]  # fmt: skip
     text = f"{name}: {', '.join(scores) or 'no network'} in {end.core_hours:.2f} core-hours"

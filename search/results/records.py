@@ -12,16 +12,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from search.results.ending import ending
-from search.sampling.stopping import ENDED_EARLY
+from search.results.figures import Figures, figures_in
+from search.sampling.early_stopping import ENDED_EARLY
 from search.study.score import BYTES_PER_PARAM, masked
 
-CURVE, WORK, WIDTHS = "prune_search:curve", "prune_search:work", "prune_search:widths"
-"""Names of a trial's attributes that only this program reads."""
 STATES = ("done", "stopped", "skipped", "failed", "running", "waiting")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Figures):
     """One trial, as far as it has come."""
 
     number: int
@@ -29,45 +28,10 @@ class Record:
     """One of STATES."""
     sampled: dict[str, Any]
     """Parameter name -> value."""
-    mflops: float | None
-    params: int | None
-    accuracy: float | None
-    """On the holdout."""
-    accuracy_before: float | None
-    """After the cut, before retraining, on the first images of the holdout (`watch_images` of the study file)."""
-    curve: tuple[float, ...]
-    """Accuracy on those images after each epoch so far, at the resolution that it trained at."""
-    work: tuple[float, ...]
-    """Core-seconds until it was looked at before training, and after each epoch of `curve`."""
-    predicted: float | None = None
-    """The accuracy it is thought to reach when trained through, in a study with a forecast."""
-    predicted_std: float | None = None
-    """Its uncertainty, as a standard deviation."""
-    score: float | None
-    """By that accuracy, if there is one."""
-    nonzero_bytes: int | None
-    """Of the parameters that are not zero, at 32 bits each."""
-    merit: float | None
-    """What the best trial has most of: the score, but in a study of sizes."""
-    mflops_removed: float | None
-    """Share of the dense network's operations that the cut removed."""
-    params_removed: float | None
-    latency_ms: float | None
-    """For one batch on the machine that ran the trial."""
-    widths: dict[str, int]
-    """Group of channels -> how many stay; empty before the trial is planned."""
-    seconds: float
-    """Of work on it, over all its runs."""
-    core_seconds: float
-    """The same of all cores together (`search.cost.Work`)."""
-    feasible: bool
-    """Does it keep to the study's limits?"""
-    same_as: int | None
-    """The trial whose network this one shares, because the plan and the training are equal."""
-    reason: str
-    """Why it was stopped or skipped, or has failed."""
+    feasible: bool = True
+    """Does it meet the study's constraints?"""
     constraints: dict[str, float] = field(default_factory=dict)
-    """Constraint -> by how much it is broken; 0 or less: it is kept. Those that were checked."""
+    """Constraint -> by how much it is broken; 0 or less: it is met. Those that were checked."""
 
     @property
     def expected(self) -> float | None:
@@ -77,32 +41,13 @@ class Record:
 
 def record(trial: FrozenTrial) -> Record:
     """The record of one of Optuna's trials."""
-    attrs = trial.user_attrs
     return Record(
         number=trial.number,
         state=_state(trial),
         sampled=dict(trial.params),
-        mflops=attrs.get("mflops"),
-        params=attrs.get("params"),
-        accuracy=attrs.get("accuracy"),
-        accuracy_before=attrs.get("accuracy_before"),
-        curve=tuple(trial.system_attrs.get(CURVE, ())),
-        work=tuple(trial.system_attrs.get(WORK, ())),
-        predicted=attrs.get("predicted"),
-        predicted_std=attrs.get("predicted_std"),
-        score=attrs.get("score"),
-        nonzero_bytes=attrs.get("nonzero_bytes"),
-        merit=attrs.get("merit", attrs.get("score")),
-        mflops_removed=attrs.get("mflops_removed"),
-        params_removed=attrs.get("params_removed"),
-        latency_ms=attrs.get("latency_ms"),
-        widths=trial.system_attrs.get(WIDTHS, {}),
-        seconds=attrs.get("seconds", 0.0),
-        core_seconds=attrs.get("core_seconds", attrs.get("seconds", 0.0) * attrs.get("threads", 1)),
-        feasible=all(value <= 0 for value in trial.constraints.values()),
-        same_as=attrs.get("same_as"),
-        reason=attrs.get("reason", ""),
+        feasible=all(excess <= 0 for excess in trial.constraints.values()),
         constraints=trial.constraints,
+        **figures_in(trial),
     )
 
 
@@ -126,7 +71,7 @@ def records(study: Study) -> list[Record]:
 
 def _state(trial: FrozenTrial) -> str:
     if trial.state == ENDED_EARLY:
-        return "skipped" if trial.user_attrs.get("skipped") else "stopped"
+        return "skipped" if Figures.load(trial).skipped else "stopped"
     names = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
     return names.get(trial.state, "waiting")
 
@@ -137,9 +82,9 @@ def finished(found: Sequence[Record]) -> list[Record]:
 
 
 def best(found: Sequence[Record]) -> Record | None:
-    """The finished trial of most merit (score) among those that keep to the limits; of equals, the first."""
+    """The finished trial of the highest fitness among those that meet the constraints; of equals, the first."""
     candidates = [r for r in finished(found) if r.feasible]
-    return max(candidates, key=lambda r: (r.merit, -r.number), default=None)
+    return max(candidates, key=lambda r: (r.fitness, -r.number), default=None)
 
 
 def pareto(found: Sequence[Record], size: str = "mflops") -> list[Record]:
@@ -163,7 +108,7 @@ def summary(found: Sequence[Record]) -> dict[str, Any]:
     return {
         "trials": {state: sum(r.state == state for r in found) for state in STATES},
         "best": {key: getattr(top, key) for key in keys} if top else None,
-        "seconds": round(sum(r.seconds for r in found), 3),
+        "wall_seconds": round(sum(r.wall_seconds for r in found), 3),
     }
 
 
@@ -171,18 +116,18 @@ def headline(found: Sequence[Record]) -> str:
     """The study in a sentence."""
     overview, top = summary(found), best(found)
     trials = ", ".join(f"{count} {state}" for state, count in overview["trials"].items() if count)
-    text = f"Trials: {trials or 'none'}; {overview['seconds']:,.0f} s of work."
+    text = f"Trials: {trials or 'none'}; {overview['wall_seconds']:,.0f} s of work."
     if top is None:
         without = ending(found)
         return f"{text} {without.text}" if without else text
     return (
         f"{text} Best: trial {top.number}, score {top.score:.2f}, {top.mflops:.1f} MFLOPs, "
         f"{100 * (top.accuracy or 0.0):.2f} % of the holdout{', ' + sparse if (sparse := _sparse(top)) else ''}"
-        f"{', to reach ' + foreseen(top) if top.predicted is not None else ''}."
+        f"{', to reach ' + predicted_text(top) if top.predicted is not None else ''}."
     )
 
 
-def foreseen(r: Record) -> str:
+def predicted_text(r: Record) -> str:
     """The accuracy that a network is thought to reach."""
     return f"{100 * (r.predicted or 0.0):.1f} ± {100 * (r.predicted_std or 0.0):.1f} %"
 
@@ -202,14 +147,14 @@ def describe(done: Record, *, is_best: bool = False) -> str:
     if done.accuracy is not None:
         parts.append(f"{done.accuracy:6.2%} of the holdout")
     if done.predicted is not None:
-        parts.append(f"to reach {foreseen(done)}")
+        parts.append(f"to reach {predicted_text(done)}")
     if done.score is not None:
         parts.append(f"score {done.score:6.2f}")
     if sparse := _sparse(done):
         parts.append(sparse)
     if done.latency_ms is not None:
         parts.append(f"{done.latency_ms:.1f} ms")
-    parts.append(f"{done.seconds:.0f} s")
+    parts.append(f"{done.wall_seconds:.0f} s")
     if done.same_as is not None:
         parts.append(f"same network as trial {done.same_as}")
     if done.reason:
@@ -220,11 +165,11 @@ def describe(done: Record, *, is_best: bool = False) -> str:
 
 
 def importances(study: Study) -> dict[str, float]:
-    """Parameter -> the share of the variation in score (merit) it explains (PED-ANOVA); empty with too few trials."""
+    """Parameter -> the share of the variation in fitness (score) it explains (PED-ANOVA); empty with too few trials."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     names = set.intersection(*(set(trial.params) for trial in done)) if done else set()
     varied = [name for name in sorted(names) if len({trial.params[name] for trial in done}) > 1]
-    if len(done) < 4 or not varied or len({_merit(trial) for trial in done}) < 2:
+    if len(done) < 4 or not varied or len({_fitness(trial) for trial in done}) < 2:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it ranks by what makes its target low: hence the minus, which it can't see
@@ -232,9 +177,9 @@ def importances(study: Study) -> dict[str, float]:
             study,
             evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
             params=varied,
-            target=lambda trial: -_merit(trial),
+            target=lambda trial: -_fitness(trial),
         )
 
 
-def _merit(trial: FrozenTrial) -> float:
-    return trial.user_attrs.get("merit", trial.user_attrs["score"])
+def _fitness(trial: FrozenTrial) -> float:
+    return Figures.load(trial).fitness or 0.0

@@ -6,11 +6,11 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
-from search.results.incumbent import race
+from search.results.incumbent import score_over_time
 from search.results.records import Record
 
 _COLUMNS = ("number", "state", "mflops", "params", "accuracy_before", "accuracy", "predicted", "predicted_std", "score",
-            "nonzero_bytes", "latency_ms", "seconds", "core_seconds", "reason")  # fmt: skip
+            "nonzero_bytes", "latency_ms", "wall_seconds", "cpu_seconds", "reason")  # fmt: skip
 
 
 def trials_table(found: Sequence[Record]) -> str:
@@ -22,14 +22,14 @@ def trials_table(found: Sequence[Record]) -> str:
     return _csv([*_COLUMNS, *names], rows)
 
 
-def race_table(studies: Mapping[str, Sequence[Record]]) -> str:
+def score_table(studies: Mapping[str, Sequence[Record]]) -> str:
     """CSV: for every study, a row for every trial that took work (see `search.results.incumbent`)."""
     rows = [
-        [name, round(mark.core_hours, 4), mark.foreseen, mark.reached]
+        [name, round(mark.core_hours, 4), mark.predicted, mark.reached]
         for name, found in studies.items()
-        for mark in race(found)
+        for mark in score_over_time(found)
     ]
-    return _csv(["study", "core_hours", "foreseen", "reached"], rows)
+    return _csv(["study", "core_hours", "predicted", "reached"], rows)
 
 
 def _csv(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

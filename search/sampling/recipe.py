@@ -9,7 +9,9 @@ from typing import Any
 from optuna.trial import Trial
 
 from pruner.errors import InputError
-from pruner.recipe import Mask, Prune, Recipe
+from pruner.recipe import Mask, Prune, PruneSettings, Recipe
+from pruner.schema import fields_of
+from search.study.sections import training
 from search.study.space import Range
 from search.study.spec import StudySpec
 
@@ -34,29 +36,31 @@ def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
     if "variant" in sampled:
         spec = spec.variant(sampled["variant"])
     values = {**dimensions(spec), **sampled}
-    cut = {stage: values[f"cut.{stage}"] for stage in spec.space.cut}
-    if spec.space.output_cut is None:
-        output_cut = {stage: value for stage, value in cut.items() if stage != "head"}
+    pruning_ratio = {stage: values[f"pruning_ratio.{stage}"] for stage in spec.space.pruning_ratio}
+    if spec.space.output_pruning_ratio is None:
+        output_pruning_ratio = {stage: value for stage, value in pruning_ratio.items() if stage != "head"}
     else:
-        output_cut = {stage: values[f"output_cut.{stage}"] for stage in spec.space.output_cut}
+        output_pruning_ratio = {
+            stage: values[f"output_pruning_ratio.{stage}"] for stage in spec.space.output_pruning_ratio
+        }
+    settings = {
+        name: value for name, value in fields_of(spec.prune).items() if name in PruneSettings.__dataclass_fields__
+    }
     prune = Prune(
         importance=values["importance"],
-        cut=cut,
-        output_cut=output_cut,
-        global_cut=values.get("global_cut"),
+        pruning_ratio=pruning_ratio,
+        output_pruning_ratio=output_pruning_ratio,
+        global_pruning_ratio=values.get("global_pruning_ratio"),
         target_mflops=values.get("target_mflops"),
-        spread=values.get("spread", "exchange"),
-        tolerance={stage: values[f"tolerance.{stage}"] for stage in spec.space.tolerance},
-        repair=values["repair"],
-        normalizer=spec.prune.normalizer,
-        minimum=spec.prune.minimum,
-        multiple=spec.prune.multiple,
-        ignore=spec.prune.ignore,
+        allocation=values.get("allocation", "lagrangian"),
+        error_scale={stage: values[f"error_scale.{stage}"] for stage in spec.space.error_scale},
+        reconstruct=values["reconstruct"],
+        **settings,
     )
     # One seed for all trials: recipes with equal plans then give equal networks, and need training only once.
-    tune = spec.train.tune(values["learning_rate"], spec.seed, spec.data)
+    train = training(spec.train, values["learning_rate"], spec.seed, spec.data)
     mask = _mask(values, spec) if spec.space.masks else None
-    return Recipe(prune=prune, tune=tune, parent=values["parent"], mask=mask, rounds=spec.rounds.recipe())
+    return Recipe(prune=prune, train=train, parent=values["parent"], mask=mask, iterative=spec.iterative)
 
 
 def sampled(asked: Recipe, spec: StudySpec) -> dict[str, Any] | None:
@@ -65,15 +69,15 @@ def sampled(asked: Recipe, spec: StudySpec) -> dict[str, Any] | None:
     values: dict[str, Any] = {
         "parent": asked.parent,
         "importance": prune.importance,
-        "learning_rate": asked.tune.learning_rate,
-        "global_cut": prune.global_cut,
+        "learning_rate": asked.train.learning_rate,
+        "global_pruning_ratio": prune.global_pruning_ratio,
         "target_mflops": prune.target_mflops,
-        "spread": prune.spread,
-        "repair": prune.repair,
+        "allocation": prune.allocation,
+        "reconstruct": prune.reconstruct,
     }
-    values |= {f"tolerance.{stage}": value for stage, value in prune.tolerance.items()}
-    values |= {f"cut.{stage}": value for stage, value in prune.cut.items()}
-    values |= {f"output_cut.{stage}": value for stage, value in prune.output_cut.items()}
+    values |= {f"error_scale.{stage}": value for stage, value in prune.error_scale.items()}
+    values |= {f"pruning_ratio.{stage}": value for stage, value in prune.pruning_ratio.items()}
+    values |= {f"output_pruning_ratio.{stage}": value for stage, value in prune.output_pruning_ratio.items()}
     if mask:
         values |= {"mask_importance": mask.importance, "masking": "gradual" if mask.gradual else "one-shot"}
         values |= {f"sparsity.{stage}": value for stage, value in mask.sparsity.items()}
@@ -95,9 +99,7 @@ def _mask(values: Mapping[str, Any], spec: StudySpec) -> Mask:
         sparsity={stage: values[f"sparsity.{stage}"] for stage in spec.space.sparsity},
         global_sparsity=values.get("global_sparsity"),
         gradual=values["masking"] == "gradual",
-        ramp=spec.mask.ramp,
-        updates=spec.mask.updates,
-        rounds=spec.mask.rounds,
+        **fields_of(spec.mask),
     )
 
 

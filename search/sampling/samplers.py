@@ -1,9 +1,9 @@
 """What a trial samples: Optuna's samplers by name, so that a rerun draws the same with any number of workers.
 
-Optuna's samplers learn from whatever is finished when they are asked, which with several workers is a matter of
-chance, and they carry a generator through the process. Here a draw is a function of the seed, the trial's number n
-and the trials before it: of those up to n - lag their results, of the later ones, finished or not, only what they
-sampled. So nobody needs to wait for the `lag - 1` trials before his own, and nothing depends on who was faster.
+Optuna's samplers learn from whatever is finished when they are asked, which with several workers depends on timing, and
+they carry a generator through the process. Here a draw is a function of the seed, the trial's number n and the trials
+before it: the results of those up to n - max_concurrent, and what the later ones, finished or not, have sampled. So no
+worker waits for the max_concurrent - 1 trials before its own, and nothing depends on which worker was faster.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ def draw(spec: StudySpec, number: int, trials: Sequence[FrozenTrial], fixed: Map
 
 def results_needed(spec: StudySpec, number: int) -> int:
     """How many trials, from number 0 on, must be finished before trial `number` can be drawn."""
-    if spec.sampler.name in _NO_RESULTS or spec.sampler.lag == 0:
+    if spec.sampler.name in _NO_RESULTS or spec.sampler.max_concurrent == 0:
         return 0
-    known = max(0, number - spec.sampler.lag + 1)
-    return known if known >= spec.sampler.startup_trials else 0  # until then the draws are random
+    known = max(0, number - spec.sampler.max_concurrent + 1)
+    return known if known >= spec.sampler.n_startup_trials else 0  # until then the draws are random
 
 
 def as_seen_by(spec: StudySpec, number: int, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials before `number`, those within the lag as if they were still running."""
-    lag = spec.sampler.lag
+    """The trials before `number`, the last `max_concurrent` of them as if they were still running."""
+    max_concurrent = spec.sampler.max_concurrent
     seen = []
     for trial in trials:
         if trial.number >= number or trial.state == TrialState.WAITING:
             continue
-        if trial.state.is_finished() and trial.number > number - lag:
+        if trial.state.is_finished() and trial.number > number - max_concurrent:
             trial = create_trial(
                 state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions,
             )  # fmt: skip
@@ -109,7 +109,7 @@ def _ask(spec: StudySpec, sampler: BaseSampler, trials: Sequence[FrozenTrial], f
 
 
 def _by_name(spec: StudySpec, seed: int) -> BaseSampler:
-    startup = spec.sampler.startup_trials
+    startup = spec.sampler.n_startup_trials
     if spec.sampler.name == "gp":
         return GPSampler(seed=seed, n_startup_trials=startup)
     if spec.sampler.name == "random":

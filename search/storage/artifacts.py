@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO, Protocol
 
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -23,16 +23,24 @@ from optuna.trial import FrozenTrial, Trial
 from pruner.errors import InputError
 from pruner.system.extras import has
 from pruner.system.files import insist, read_object, write_json, write_whole
-from search.storage.folder import SHARED_FILES, StudyFolder, TrialFolder
+from search.storage.folder import StudyFolder
 from search.storage.leases import Lost
 from search.storage.studies import Store
-
-if TYPE_CHECKING:
-    from optuna.artifacts._protocol import ArtifactStore
+from search.storage.trial_folder import SHARED_FILES, TrialFolder
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _FILES = "prune_search:files"
 _DENSE_FILE = "dense_file"
+
+
+class ArtifactStore(Protocol):
+    """What Optuna's artifact stores can do (`optuna.artifacts`)."""
+
+    def open_reader(self, artifact_id: str) -> BinaryIO: ...
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None: ...
+
+    def remove(self, artifact_id: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class Shared:
         if fetch:
             self._fetch(here, frozen)
         names: dict[str, str] = dict(frozen.system_attrs.get(_FILES, {}))
-        return replace(here, on_kept=lambda path: self._keep(path, trial, names, holding))
+        return replace(here, on_saved=lambda path: self._keep(path, trial, names, holding))
 
     def finished_folder(self, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder | None:
         """The folder of a finished trial with its files in it; None if they are out of reach."""
@@ -77,7 +85,7 @@ class Shared:
             write_whole(path, self._read(name))
         return path
 
-    def keep_dense(self, path: Path, key: str) -> None:
+    def save_dense(self, path: Path, key: str) -> None:
         """Put the study's dense network into the store, if that is not done yet."""
         if self.artifacts is None or self.store.study.user_attrs.get(_DENSE_FILE) is not None:
             return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+_POLL_S = 0.01
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "gpfs", "beegfs", "pvfs2"}
 
 
@@ -16,28 +18,25 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", 
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the file `path` for this process, made if necessary: True if it was free, or has become so with `wait`.
 
-    The kernel lets go when the process ends, however it does. Where nothing can be written, a file that is not there
-    is not made, and counts as free.
+    The kernel lets go when the process ends, however it does. On a disk, or in a folder, that cannot be written to
+    nobody else can hold it either, and it counts as free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=-1 if wait else 0, mode=0o666)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        lock.acquire(poll_interval=_POLL_S)
+    except Timeout:
+        yield False
+        return
     except OSError as error:
         if error.errno != errno.EROFS and not isinstance(error, PermissionError):
             raise
-        if not path.exists():
-            yield True
-            return
-        handle = os.open(path, os.O_RDONLY)
+        yield True
+        return
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield True
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def network_filesystem(path: Path, mounts: str | None = None) -> str | None:

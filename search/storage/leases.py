@@ -1,7 +1,7 @@
 """Which worker works on which trial, and for how long the study has been worked on: two tables beside Optuna's.
 
 A worker beats: it counts up a number beside its trial. Another worker that has watched the number stand still for the
-grace period takes the trial over; no two clocks are compared, and a machine that slept wakes up with its claim
+grace period takes the trial over; no two clocks are compared, and a machine that slept wakes up with its lease
 unless somebody else was awake to take it. Where both are on one machine, the lock on the trial's folder tells at once.
 """
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sql
 
-CLAIMS_TABLE = "prune_search_claims"
+LEASES_TABLE = "prune_search_leases"
 _META = sql.MetaData()
-_CLAIMS = sql.Table(
-    CLAIMS_TABLE,
+_LEASES = sql.Table(
+    LEASES_TABLE,
     _META,
     sql.Column("trial_id", sql.Integer, primary_key=True, autoincrement=False),
     sql.Column("study_id", sql.Integer, nullable=False, index=True),
@@ -26,7 +26,7 @@ _CLAIMS = sql.Table(
     sql.Column("deaths", sql.Integer, nullable=False),
 )
 _WORK = sql.Table(
-    "prune_search_work",
+    "prune_search_worked",
     _META,
     sql.Column("study_id", sql.Integer, primary_key=True, autoincrement=False),
     sql.Column("seconds", sql.Float(53), nullable=False),
@@ -41,12 +41,12 @@ _CLOCK = {
 
 
 class Lost(Exception):
-    """This worker was taken for dead, and its trial has gone to another: drop it."""
+    """This worker was declared dead, and its trial has gone to another: drop it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A worker's claim on a trial."""
+class Lease:
+    """A worker's lease of a trial."""
 
     worker: str
     """Empty: it was given back."""
@@ -58,8 +58,8 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
-    """The claims of one study, for one worker. Every method is one transaction."""
+class Leases:
+    """The leases of one study, for one worker. Every method is one transaction."""
 
     engine: sql.Engine
     study_id: int
@@ -72,14 +72,14 @@ class Claims:
             if connection.execute(sql.select(_WORK).where(_WORK.c.study_id == self.study_id)).first() is None:
                 connection.execute(_WORK.insert().values(study_id=self.study_id, seconds=0.0, last=0.0, best=None))
 
-    def all(self) -> dict[int, Claim]:
-        """Trial id -> claim, for the trials that are under way."""
+    def all(self) -> dict[int, Lease]:
+        """Trial id -> lease, for the trials that are under way."""
         with self.engine.begin() as connection:
-            rows = connection.execute(sql.select(_CLAIMS).where(_CLAIMS.c.study_id == self.study_id))
-            return {row.trial_id: Claim(row.worker, row.place, row.beat, row.deaths) for row in rows}
+            rows = connection.execute(sql.select(_LEASES).where(_LEASES.c.study_id == self.study_id))
+            return {row.trial_id: Lease(row.worker, row.place, row.beat, row.deaths) for row in rows}
 
-    def take(self, trial_id: int, place: str, before: Claim | None) -> int:
-        """Make the trial this worker's; call it under the study's lock. `before`: the claim it supersedes.
+    def take(self, trial_id: int, place: str, before: Lease | None) -> int:
+        """Make the trial this worker's; call it under the study's lock. `before`: the lease it supersedes.
 
         Returns how many workers in a row have died in it.
         """
@@ -91,22 +91,22 @@ class Claims:
             "deaths": deaths,
         }
         with self.engine.begin() as connection:
-            changed = connection.execute(_CLAIMS.update().where(_CLAIMS.c.trial_id == trial_id).values(**values))
+            changed = connection.execute(_LEASES.update().where(_LEASES.c.trial_id == trial_id).values(**values))
             if changed.rowcount == 0:
-                connection.execute(_CLAIMS.insert().values(trial_id=trial_id, study_id=self.study_id, **values))
+                connection.execute(_LEASES.insert().values(trial_id=trial_id, study_id=self.study_id, **values))
         return deaths
 
     def beat(self, trial_id: int) -> bool:
         """Show that this worker is alive. False: the trial is another's by now."""
-        return self._change(trial_id, beat=_CLAIMS.c.beat + 1)
+        return self._change(trial_id, beat=_LEASES.c.beat + 1)
 
     def got_on(self, trial_id: int) -> bool:
         """An epoch is done: earlier deaths no longer count. False: the trial is another's by now."""
-        return self._change(trial_id, beat=_CLAIMS.c.beat + 1, deaths=0)
+        return self._change(trial_id, beat=_LEASES.c.beat + 1, deaths=0)
 
     def holds(self, trial_id: int) -> bool:
         """Is the trial still this worker's?"""
-        mine = sql.select(_CLAIMS.c.trial_id).where(_CLAIMS.c.trial_id == trial_id, _CLAIMS.c.worker == self.worker)
+        mine = sql.select(_LEASES.c.trial_id).where(_LEASES.c.trial_id == trial_id, _LEASES.c.worker == self.worker)
         with self.engine.begin() as connection:
             return connection.execute(mine).first() is not None
 
@@ -117,10 +117,10 @@ class Claims:
     def drop(self, trial_id: int) -> None:
         """The trial is finished."""
         with self.engine.begin() as connection:
-            connection.execute(_CLAIMS.delete().where(_CLAIMS.c.trial_id == trial_id))
+            connection.execute(_LEASES.delete().where(_LEASES.c.trial_id == trial_id))
 
     def _change(self, trial_id: int, **values: object) -> bool:
-        mine = _CLAIMS.update().where(_CLAIMS.c.trial_id == trial_id, _CLAIMS.c.worker == self.worker)
+        mine = _LEASES.update().where(_LEASES.c.trial_id == trial_id, _LEASES.c.worker == self.worker)
         with self.engine.begin() as connection:
             return connection.execute(mine.values(**values)).rowcount == 1
 
@@ -145,7 +145,7 @@ class Claims:
             connection.execute(_WORK.update().where(_WORK.c.study_id == self.study_id).values(seconds=seconds))
 
     def reached(self, score: float) -> None:
-        """A trial that keeps to the limits has that score."""
+        """A trial that meets the constraints has that score."""
         here = sql.and_(_WORK.c.study_id == self.study_id, sql.or_(_WORK.c.best.is_(None), _WORK.c.best < score))
         with self.engine.begin() as connection:
             connection.execute(_WORK.update().where(here).values(best=score))
@@ -154,12 +154,12 @@ class Claims:
 class Observer:
     """Watches other workers' beats by this process's clock."""
 
-    def __init__(self, grace: float, clock: Callable[[], float]) -> None:
-        self._grace, self._clock = grace, clock
+    def __init__(self, grace_period: float, clock: Callable[[], float]) -> None:
+        self._grace, self._clock = grace_period, clock
         self._seen: dict[int, tuple[str, int, float]] = {}
         self._looked = -math.inf
 
-    def look(self, claims: dict[int, Claim]) -> None:
+    def look(self, leases: dict[int, Lease]) -> None:
         """Note what beats; call it again and again.
 
         Silence counts only while it is watched: when the database was away, nobody could beat.
@@ -168,17 +168,17 @@ class Observer:
         if self._is_blind():
             self._seen.clear()
         self._looked = now
-        for gone in self._seen.keys() - claims.keys():
+        for gone in self._seen.keys() - leases.keys():
             del self._seen[gone]
-        for trial_id, claim in claims.items():
+        for trial_id, lease in leases.items():
             last = self._seen.get(trial_id)
-            if last is None or last[:2] != (claim.worker, claim.beat):
-                self._seen[trial_id] = (claim.worker, claim.beat, now)
+            if last is None or last[:2] != (lease.worker, lease.beat):
+                self._seen[trial_id] = (lease.worker, lease.beat, now)
 
-    def is_stale(self, trial_id: int, claim: Claim) -> bool:
+    def is_stale(self, trial_id: int, lease: Lease) -> bool:
         """Has that claim not changed for the grace period?"""
         last = self._seen.get(trial_id)
-        if last is None or last[:2] != (claim.worker, claim.beat) or self._is_blind():
+        if last is None or last[:2] != (lease.worker, lease.beat) or self._is_blind():
             return False
         return self._clock() - last[2] > self._grace
 

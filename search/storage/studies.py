@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pruner.errors import InputError
 from search.exit_status import ExitStatus, Failed, read_only
 from search.results.records import Dense
-from search.sampling.stopping import make_rule
+from search.sampling.early_stopping import make_rule
 from search.storage.address import printable, study_url
 from search.storage.database import Database
 from search.storage.folder import StudyFolder
@@ -92,7 +92,7 @@ def begin_study(database: Database, name: str, spec: StudySpec) -> tuple[Study, 
     return study, before
 
 
-def claim_dense(store: Store, key: str, figures: Dense) -> None:
+def bind_dense(store: Store, key: str, figures: Dense) -> None:
     """Tie the study to one dense network. Raises InputError if it was begun with another."""
     study = store.study
     with store.database.alone(study._study_id):
@@ -103,7 +103,7 @@ def claim_dense(store: Store, key: str, figures: Dense) -> None:
             study.set_user_attr(_DENSE_FIGURES, asdict(figures))
     if before not in (None, key):
         raise InputError(
-            f"study {study.study_name}: begun with another dense network; give that one with --base, or give the "
+            f"study {study.study_name}: begun with another dense network; give that one with --dense, or give the "
             "study another name"
         )
 
@@ -116,7 +116,7 @@ def restore_dense(study: Study, key: str | None, figures: dict[str, Any] | None)
 
 
 def dense_of(study: Study) -> Dense | None:
-    """The network that the study prunes; None before its first worker has looked at it."""
+    """The network that the study prunes; None before its first worker has measured it."""
     figures = study.user_attrs.get(_DENSE_FIGURES)
     return Dense(**figures) if figures else None
 
@@ -165,5 +165,5 @@ def _completed(settings: dict[str, Any], spec: StudySpec) -> dict[str, Any]:
 def _settings(spec: StudySpec) -> dict[str, Any]:
     """What makes the study this one. Where data and network lie on this machine does not."""
     settings = spec.model_dump(mode="json", exclude=set(BUDGET_KEYS))
-    del settings["data"]["root"], settings["base"]["file"]
+    del settings["data"]["root"], settings["dense"]["checkpoint"]
     return settings

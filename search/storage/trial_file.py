@@ -11,7 +11,8 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
 from pruner.system.files import read_json, write_json
-from search.storage.folder import StudyFolder, TrialFolder
+from search.storage.folder import StudyFolder
+from search.storage.trial_folder import TrialFolder
 
 _WORKED = "worked_seconds"
 

@@ -1,4 +1,4 @@
-"""What a network will reach, from what a cheap look sees of it: a line through networks that were trained through."""
+"""The accuracy that a network will reach, predicted from its untrained accuracy by a line through trained networks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 from pydantic import field_validator
 
 from search.study.score import ScoreRule
-from search.study.section import Known, Section
+from search.study.section import Observation, Section
 
 FEWEST = 4
-"""Networks that a forecast needs."""
+"""Networks that a predictor needs."""
 _PRIOR_SLOPE = 1.0
-"""How steep the line is thought to be before anything is known: a standard deviation, per standard deviation."""
+"""How steep the line is thought to be before there are observations: a standard deviation, per standard deviation."""
 _PRIOR_NOISE = 0.1
 """How far networks are thought to lie from it, in logits; counts as one network does."""
 _LEAST_SPREAD = 0.1
-"""Of what was seen (logits) and of the operations (logarithm), where all known networks are alike."""
+"""Of the untrained accuracy (logits) and of the operations (logarithm), where all observations are alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +42,35 @@ class Prediction:
         return rule(mflops, rule.accuracy_full - max(0.0, missing))
 
 
-class Forecast(Section):
-    """The section [forecast] of a study file: networks whose cheap look and whose end are known.
+class Predictor(Section):
+    """The section [predictor] of a study file: networks whose accuracy is known both untrained and trained.
 
-    Bayesian linear regression of the final accuracy's logit on the logit of what was seen and the logarithm of the
-    operations (Bishop 2006, section 3.3, with an inverse gamma for the noise).
+    Bayesian linear regression of the final accuracy's logit on the logit of the untrained accuracy and the logarithm
+    of the operations (Bishop 2006, section 3.3, with an inverse gamma for the noise).
     """
 
-    known: tuple[Known, ...] = ()
-    """[MFLOPs, accuracy seen, accuracy in the end] of each, as `prune-search forecast` prints them."""
+    observations: tuple[Observation, ...] = ()
+    """[MFLOPs, untrained accuracy, trained accuracy] of each, as `prune-search predictor` prints them."""
 
-    @field_validator("known")
+    @field_validator("observations")
     @classmethod
-    def _check(cls, known: tuple[Known, ...]) -> tuple[Known, ...]:
-        if 0 < len(known) < FEWEST:
-            raise ValueError(f"a line through {len(known)} networks says nothing, give {FEWEST} or more")
-        return known
+    def _check(cls, observations: tuple[Observation, ...]) -> tuple[Observation, ...]:
+        if 0 < len(observations) < FEWEST:
+            raise ValueError(f"a line through {len(observations)} networks says nothing, give {FEWEST} or more")
+        return observations
 
     @cached_property
     def _fit(self) -> _Fit:
-        return _Fit.of(self.known)
+        return _Fit.of(self.observations)
 
-    def __call__(self, mflops: float, seen: float) -> Prediction:
-        """What a network of so many MFLOPs will reach that is this accurate now."""
-        return self._fit.predict(mflops, seen)
+    def __call__(self, mflops: float, untrained: float) -> Prediction:
+        """What a network of so many MFLOPs will reach that has this accuracy untrained."""
+        return self._fit.predict(mflops, untrained)
 
     def left_out(self) -> list[Prediction]:
-        """For each known network, what the others say of it."""
-        rest = [self.known[:i] + self.known[i + 1 :] for i in range(len(self.known))]
-        return [_Fit.of(others).predict(*self.known[i][:2]) for i, others in enumerate(rest)]
+        """For each observation, what the others predict."""
+        rest = [self.observations[:i] + self.observations[i + 1 :] for i in range(len(self.observations))]
+        return [_Fit.of(others).predict(*self.observations[i][:2]) for i, others in enumerate(rest)]
 
 
 @dataclass(frozen=True)
@@ -78,37 +78,37 @@ class _Fit:
     center: np.ndarray
     scale: np.ndarray
     coefficients: np.ndarray
-    """(3): the mean logit, then slopes per standard deviation of what was seen and of the operations."""
+    """(3): the mean logit, then slopes per standard deviation of the untrained accuracy and of the operations."""
     covariance: np.ndarray
     """(3, 3): of the coefficients, per unit of the noise's variance."""
     noise: float
     """The noise's variance, in squared logits."""
 
     @staticmethod
-    def of(known: Sequence[Known]) -> _Fit:
-        inputs = np.array([_inputs(mflops, seen) for mflops, seen, _ in known])
-        outputs = np.array([_logit(final) for *_, final in known])
+    def of(observations: Sequence[Observation]) -> _Fit:
+        inputs = np.array([_inputs(mflops, untrained) for mflops, untrained, _ in observations])
+        outputs = np.array([_logit(final) for *_, final in observations])
         center, scale = inputs.mean(0), np.maximum(inputs.std(0), _LEAST_SPREAD)
-        design = np.column_stack([np.ones(len(known)), (inputs - center) / scale])
+        design = np.column_stack([np.ones(len(observations)), (inputs - center) / scale])
         residual = outputs - outputs.mean()
         prior = np.diag([0.0, *[(_PRIOR_NOISE / _PRIOR_SLOPE) ** 2] * 2])
         covariance = np.linalg.inv(design.T @ design + prior)
         coefficients = covariance @ design.T @ residual
         left = residual - design @ coefficients
-        freedom = max(1, len(known) - design.shape[1])
+        freedom = max(1, len(observations) - design.shape[1])
         noise = (float(left @ left) + _PRIOR_NOISE**2) / (freedom + 1)
         coefficients[0] += outputs.mean()
         return _Fit(center, scale, coefficients, covariance, noise)
 
-    def predict(self, mflops: float, seen: float) -> Prediction:
-        row = np.concatenate([[1.0], (_inputs(mflops, seen) - self.center) / self.scale])
+    def predict(self, mflops: float, untrained: float) -> Prediction:
+        row = np.concatenate([[1.0], (_inputs(mflops, untrained) - self.center) / self.scale])
         accuracy = 1 / (1 + math.exp(-float(row @ self.coefficients)))
         std = math.sqrt(self.noise * (1 + float(row @ self.covariance @ row)))
         return Prediction(accuracy, std * accuracy * (1 - accuracy))
 
 
-def _inputs(mflops: float, seen: float) -> np.ndarray:
-    return np.array([_logit(seen), math.log(mflops)])
+def _inputs(mflops: float, untrained: float) -> np.ndarray:
+    return np.array([_logit(untrained), math.log(mflops)])
 
 
 def _logit(accuracy: float) -> float:
@@ -116,22 +116,22 @@ def _logit(accuracy: float) -> float:
     return math.log(inside / (1 - inside))
 
 
-def rank_agreement(known: Sequence[Known], *, band: float = 0.2) -> list[tuple[float, int, float]]:
-    """(middle of the band in MFLOPs, networks in it, Spearman's rho of seen and final accuracy), for bands of networks
-    whose operations lie within `band` of the middle.
+def rank_agreement(observations: Sequence[Observation], *, band: float = 0.2) -> list[tuple[float, int, float]]:
+    """(middle of the band in MFLOPs, networks in it, Spearman's rho of untrained and trained accuracy), for bands of
+    networks whose operations lie within `band` of the middle.
 
     Each network is in one band; bands of fewer than 4, or where all are equal, are left out.
     """
     from scipy.stats import spearmanr  # takes a second to load
 
-    left = sorted(known)
+    left = sorted(observations)
     found = []
     while left:
         edge = left[0][0] * (1 + band) / (1 - band)
         members = [one for one in left if one[0] <= edge]
         left = left[len(members) :]
-        seen, final = [one[1] for one in members], [one[2] for one in members]
-        if len(members) >= FEWEST and len(set(seen)) > 1 and len(set(final)) > 1:
-            rho = spearmanr(seen, final).statistic
+        untrained, final = [one[1] for one in members], [one[2] for one in members]
+        if len(members) >= FEWEST and len(set(untrained)) > 1 and len(set(final)) > 1:
+            rho = spearmanr(untrained, final).statistic
             found.append(((members[0][0] + members[-1][0]) / 2, len(members), float(rho)))
     return found

@@ -1,4 +1,4 @@
-"""Every key of a study file with its default and meaning, as Markdown made from the dataclasses' docstrings.
+"""Every key of a study file with its default and meaning, as Markdown made from the classes' docstrings.
 
 `python -m search.study.reference` prints it; a test holds `studies/README.md` to it.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import itertools
 import typing
@@ -15,55 +16,54 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from pruner import recipe, tune
-from search.study.sections import PhaseSection, RungSection
-from search.study.space import Range, Space
+from pruner.train import Phase
+from search.study.sections import SearchSection
+from search.study.space import Range
 from search.study.spec import StudySpec
 
-_SOURCES: Mapping[str, type] = {
-    "train": tune.Tune,
-    "base": tune.Tune,
-    "train.phases": tune.Phase,
-    "prune": recipe.Prune,
-    "mask": recipe.Mask,
-    "rounds": tune.Rounds,
+_BELOW: Mapping[str, tuple[str, type]] = {
+    "space": ("### A range, such as `{ low = 0.0, high = 0.8 }`", Range),
+    "train": ("### `[[train.phases]]`", Phase),
+    "iterative": ("### `[iterative.train]`", Phase),
+    "searches": ("### `[[searches]]`", SearchSection),
 }
-"""Section -> where keys are explained that the section itself does not explain."""
-
-_TABLES: Mapping[str, type[BaseModel]] = {
-    "space": Space,
-    "space.KEY": Range,
-    "train.phases": PhaseSection,
-    "finalists.rungs": RungSection,
-}
-"""Tables that a section's field does not name by its type, or that are lists."""
+"""Section -> a table below it that the type of none of its fields names."""
 
 
 def reference() -> str:
     """A table of keys for the study file itself and for each of its sections."""
-    parts = [_table("", StudySpec)]
-    for name, field in StudySpec.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            parts.append(_table(name, kind))
-            parts += [_table(more, of) for more, of in _TABLES.items() if more.startswith(f"{name}.")]
+    parts = [_table("### The study itself", StudySpec)]
+    for name, kind in typing.get_type_hints(StudySpec).items():
+        if _is_section(kind):
+            parts.append(_table(f"### `[{name}]`", kind))
+        if name in _BELOW:
+            parts.append(_table(*_BELOW[name]))
     return "\n".join(parts)
 
 
-def _table(name: str, kind: type[BaseModel]) -> str:
-    head = f"### `[[{name}]]`" if name in ("train.phases", "finalists.rungs") else f"### `[{name}]`"
-    if name == "space.KEY":
-        head = "### A range, such as `{ low = 0.0, high = 0.8 }`"
-    lines = [head if name else "### The study itself", ""]
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind))
+
+
+def _table(head: str, kind: type) -> str:
+    lines = [head, ""]
     if about := inspect.cleandoc(kind.__doc__ or "").partition("\n\n")[0]:
         lines += [" ".join(about.split()), ""]
     lines += ["| key | default | |", "|---|---|---|"]
-    said = {**_attribute_docs(_SOURCES.get(name)), **_attribute_docs(kind)}
-    for key, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel) and not name:
-            continue
-        lines.append(f"| `{key}` | {_default(field.get_default(call_default_factory=True))} | {said.get(key, '')} |")
+    said, hints = _attribute_docs(kind), typing.get_type_hints(kind)
+    for key, default in _defaults(kind):
+        if not (kind is StudySpec and _is_section(hints[key])):
+            lines.append(f"| `{key}` | {_default(default)} | {said.get(key, '')} |")
     return "\n".join([*lines, ""])
+
+
+def _defaults(kind: Any) -> Iterator[tuple[str, Any]]:
+    if issubclass(kind, BaseModel):
+        for key, field in kind.model_fields.items():
+            yield key, field.get_default(call_default_factory=True)
+    else:
+        value = kind()
+        yield from ((field.name, getattr(value, field.name)) for field in dataclasses.fields(kind))
 
 
 def _default(value: Any) -> str:
@@ -73,7 +73,7 @@ def _default(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if isinstance(value, BaseModel):
+    if dataclasses.is_dataclass(value):
         return "its section's"
     if isinstance(value, str):
         return f'`"{value}"`'
@@ -82,11 +82,11 @@ def _default(value: Any) -> str:
     return f"`{value}`"
 
 
-def _attribute_docs(kind: type | None) -> dict[str, str]:
+def _attribute_docs(kind: type) -> dict[str, str]:
     """Field name -> the docstring below it, in the class and its bases."""
     found: dict[str, str] = {}
-    for each in reversed(kind.__mro__ if kind else ()):
-        if each.__module__.startswith(("pruner.", "search.")):
+    for each in reversed(kind.__mro__):
+        if each.__module__.startswith(("pruner.", "search.")) and each.__name__.isidentifier():
             found |= dict(_docs_in(each))
     return found
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from search.study.section import MFlops, Section
+from pruner.schema import MFlops
+from search.study.section import Section
 
 
 class ScoreRule(Section):
@@ -75,6 +76,6 @@ def masked(nonzero: int, params: int) -> bool:
     return nonzero < 0.99 * params
 
 
-def merit(objectives: Sequence[str], values: Mapping[str, float]) -> float:
+def fitness(objectives: Sequence[str], values: Mapping[str, float]) -> float:
     """What the best trial has most of: the score, or where size counts, the fewest bytes that are not zero."""
     return -values["nonzero_bytes"] if "nonzero_bytes" in objectives else values["score"]

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from typing_extensions import TypeAliasType
 
-from pruner.network.structure import STAGES
-from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES, SPREADS, TOLERANCES, WEIGHT_STAGES
-from search.study.section import MOST_RATE, FileName, Section, nearest
+from pruner.recipe import Allocation, Importance, Mask, MaskImportance, OutputStage, Prune, ScaledStage, Stage
+from pruner.schema import Factor, MFlops, Rate, Ratio, Share, one_of
+from search.study.section import FileName, Section
 from search.study.text import DENSE
 
 _MOST_STEPS = 100_000
 
 
-class Range(Section):
+T = TypeVar("T")
+
+
+class Range(Section, Generic[T]):
     """A parameter sampled from an interval: `{ low = 0.0, high = 0.8 }`."""
 
-    low: float
-    high: float
+    low: T
+    high: T
     step: float | None = None
     log: bool = False
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Both, as numbers."""
+        return float(self.low), float(self.high)  # type: ignore[arg-type]
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -34,10 +43,11 @@ class Range(Section):
         return Decimal(str(self.low)), Decimal(str(self.high)), Decimal(str(self.step))
 
     @model_validator(mode="after")
-    def _check(self) -> Range:
-        if not self.low < self.high:
-            raise ValueError(f"low = {self.low:.10g} must be below high = {self.high:.10g}")
-        if self.log and self.low <= 0:
+    def _check(self) -> Self:
+        low, high = self.ends
+        if not low < high:
+            raise ValueError(f"low = {low:.10g} must be below high = {high:.10g}")
+        if self.log and low <= 0:
             raise ValueError("a log range needs low > 0")
         if self.step is not None:
             self._check_step(self.step)
@@ -45,15 +55,16 @@ class Range(Section):
 
     def _check_step(self, step: float) -> None:
         """Refuse a step that Optuna would lower `high` for, in silence."""
-        span = f"{self.low!r} ... {self.high!r}"
+        low, high = self.ends
+        span = f"{low!r} ... {high!r}"
         if self.log:
             raise ValueError("a range has a step or is logarithmic, not both")
         if step <= 0:
             raise ValueError(f"step must be above 0, not {step!r}")
-        if (self.high - self.low) / step > _MOST_STEPS:
+        if (high - low) / step > _MOST_STEPS:
             raise ValueError(f"step {step!r} makes more than {_MOST_STEPS:,} values of {span}; leave it out")
-        low, high, exact = self._decimals()
-        if (high - low) % exact == 0:
+        first, last, exact = self._decimals()
+        if (last - first) % exact == 0:
             return
         tried = self.values
         what = "is larger than" if len(tried) == 1 else "does not divide"
@@ -81,62 +92,69 @@ def _different(choices: tuple[Any, ...]) -> tuple[Any, ...]:
     return choices
 
 
-_Choices = Annotated[tuple[float, ...], AfterValidator(_different)]
-_NameChoices = Annotated[tuple[FileName, ...], AfterValidator(_different)]
-Dimension = Annotated[
-    Annotated[float, Tag("value")] | Annotated[_Choices, Tag("choices")] | Annotated[Range, Tag("range")],
-    Discriminator(_kind),
-]
+Choice = TypeAliasType(
+    "Choice",
+    Annotated[
+        Annotated[T, Tag("value")] | Annotated[tuple[T, ...], AfterValidator(_different), Tag("choices")],
+        Discriminator(_kind),
+    ],
+    type_params=(T,),
+)
+"""A fixed value, or a list to choose from."""
+Dimension = TypeAliasType(
+    "Dimension",
+    Annotated[
+        Annotated[T, Tag("value")]
+        | Annotated[tuple[T, ...], AfterValidator(_different), Tag("choices")]
+        | Annotated[Range[T], Tag("range")],
+        Discriminator(_kind),
+    ],
+    type_params=(T,),
+)
 """A fixed value, a list to choose from, or a range."""
-NameDimension = Annotated[
-    Annotated[FileName, Tag("value")] | Annotated[_NameChoices, Tag("choices")], Discriminator(_kind)
-]
-
-_SwitchChoices = Annotated[tuple[bool, ...], AfterValidator(_different)]
-SwitchDimension = Annotated[
-    Annotated[bool, Tag("value")] | Annotated[_SwitchChoices, Tag("choices")], Discriminator(_kind)
-]
+Masking = Annotated[str, one_of(("one-shot", "gradual"))]
 
 
-def _ends(dimension: Any) -> tuple[float, ...]:
+def first_of(dimension: Any) -> Any:
+    """One of the values that a dimension can have."""
     if isinstance(dimension, Range):
-        return (dimension.low, dimension.high)
-    return dimension if isinstance(dimension, tuple) else (dimension,)
-
-
-def _check_ends(where: str, dimension: Any, most: float) -> None:
-    for end in _ends(dimension):
-        if not 0 < end <= most:
-            raise ValueError(f"{where}: must be above 0 and at most {most:g}, not {end:g}")
+        return dimension.low
+    return dimension[0] if isinstance(dimension, tuple) else dimension
 
 
 class Space(Section):
-    """What is sampled. Cuts are fractions of channels; a stage that is not named is not cut."""
+    """What is sampled. Ratios are fractions of channels; a stage that is not named keeps its own."""
 
-    parent: NameDimension = DENSE
-    """The network that is cut: `dense`, a finished trial of another study in the same folder of runs, as
+    parent: Choice[FileName] = DENSE
+    """The network that is pruned: `dense`, a finished trial of another study in the same folder of runs, as
     `STUDY/NUMBER`, or a .pth: a path that begins at the study file's folder, as that of `extends` does."""
-    importance: NameDimension = "l2"
-    learning_rate: Dimension = 0.01
-    cut: dict[str, Dimension] = Field(default_factory=dict)
-    """Stage -> cut of its hidden widths, and of its output width too unless `output_cut` is given."""
-    output_cut: dict[str, Dimension] | None = None
-    global_cut: Dimension | None = None
-    target_mflops: Dimension | None = None
-    """Millions of operations instead of cuts: the widths are chosen for it."""
-    spread: NameDimension = "exchange"
-    """How: `uniform`, `error` or `exchange`; see `pruner.recipe.Prune`."""
-    tolerance: dict[str, Dimension] = Field(default_factory=dict)
-    """Stage, or `output` -> how much more error is tolerated there when a target is spread."""
-    repair: SwitchDimension = False
-    """Re-fit the layers that read what is cut, in closed form, before any training."""
-    sparsity: dict[str, Dimension] = Field(default_factory=dict)
-    """Stage (also stem, classifier), or a layer's own name as `prune-search scan` writes it -> fraction of its weights
-    that becomes zero."""
-    global_sparsity: Dimension | None = None
+    importance: Choice[Importance] = "l2"
+    """How channels are ranked."""
+    learning_rate: Dimension[Rate] = 0.01
+    """The peak of the schedule."""
+    pruning_ratio: dict[Stage, Dimension[Ratio]] = Field(default_factory=dict)
+    """Stage -> pruning ratio of its hidden widths, and of its output width too unless `output_pruning_ratio` is
+    given."""
+    output_pruning_ratio: dict[OutputStage, Dimension[Ratio]] | None = None
+    """Stage -> pruning ratio of its output width."""
+    global_pruning_ratio: Dimension[Ratio] | None = None
+    """One ratio for the whole network instead: channels compete across layers."""
+    target_mflops: Dimension[MFlops] | None = None
+    """Millions of operations instead of ratios: the widths are allocated to meet it."""
+    allocation: Choice[Allocation] = "lagrangian"
+    """How: `uniform`, `equal_error` or `lagrangian`; see `pruner.recipe.Prune`."""
+    error_scale: dict[ScaledStage, Dimension[Factor]] = Field(default_factory=dict)
+    """Stage, or `output` -> how much more error is tolerated there when a target is allocated."""
+    reconstruct: Choice[bool] = False
+    """Refit the layers that read pruned channels, in closed form, before any training."""
+    sparsity: dict[str, Dimension[Share]] = Field(default_factory=dict)
+    """Stage (also stem, classifier), or a layer's own name as `prune-search sensitivity` writes it -> fraction of its
+    weights that becomes zero."""
+    global_sparsity: Dimension[Share] | None = None
     """The same for the whole network, all weights competing."""
-    mask_importance: NameDimension = "magnitude"
-    masking: NameDimension = "one-shot"
+    mask_importance: Choice[MaskImportance] = "magnitude"
+    """How weights are ranked."""
+    masking: Choice[Masking] = "one-shot"
     """`one-shot`, or `gradual`: while the network is trained."""
 
     @property
@@ -151,14 +169,14 @@ class Space(Section):
             "importance": self.importance,
             "learning_rate": self.learning_rate,
         }
-        if self.global_cut is not None:
-            found["global_cut"] = self.global_cut
+        if self.global_pruning_ratio is not None:
+            found["global_pruning_ratio"] = self.global_pruning_ratio
         if self.target_mflops is not None:
-            found |= {"target_mflops": self.target_mflops, "spread": self.spread}
-            found |= {f"tolerance.{stage}": value for stage, value in self.tolerance.items()}
-        found["repair"] = self.repair
-        found |= {f"cut.{stage}": value for stage, value in self.cut.items()}
-        found |= {f"output_cut.{stage}": value for stage, value in (self.output_cut or {}).items()}
+            found |= {"target_mflops": self.target_mflops, "allocation": self.allocation}
+            found |= {f"error_scale.{stage}": value for stage, value in self.error_scale.items()}
+        found["reconstruct"] = self.reconstruct
+        found |= {f"pruning_ratio.{stage}": value for stage, value in self.pruning_ratio.items()}
+        found |= {f"output_pruning_ratio.{stage}": value for stage, value in (self.output_pruning_ratio or {}).items()}
         if self.masks:
             found |= {"mask_importance": self.mask_importance, "masking": self.masking}
             found |= {f"sparsity.{stage}": value for stage, value in self.sparsity.items()}
@@ -168,44 +186,17 @@ class Space(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Space:
-        for key, names, known in (
-            ("importance", self.importance, IMPORTANCES),
-            ("mask_importance", self.mask_importance, MASK_IMPORTANCES),
-            ("spread", self.spread, SPREADS),
-            ("masking", self.masking, ("one-shot", "gradual")),
-        ):
-            for name in names if isinstance(names, tuple) else (names,):
-                if name not in known:
-                    raise ValueError(f"{key}: {name!r} is not one of {', '.join(known)}")
-        if self.global_sparsity is not None and self.sparsity:
-            raise ValueError("give either global_sparsity or sparsities by stage, not both")
-        for stage, dimension in (*self.sparsity.items(), ("", self.global_sparsity or 0.0)):
-            if stage and stage not in WEIGHT_STAGES and not stage.endswith(".weight"):
-                raise ValueError(f"sparsity.{stage}: unknown stage{nearest(stage, list(WEIGHT_STAGES))}")
-            if not all(0 <= end <= 1 for end in _ends(dimension)):
-                where = f"sparsity.{stage}" if stage else "global_sparsity"
-                raise ValueError(f"{where}: a sparsity is a fraction of weights in [0, 1]")
-        if self.global_cut is not None and (self.cut or self.output_cut):
-            raise ValueError("give either global_cut or cuts by stage, not both")
-        if self.target_mflops is not None:
-            if self.cut or self.output_cut or self.global_cut is not None:
-                raise ValueError("give either target_mflops or cuts, not both")
-            _check_ends("target_mflops", self.target_mflops, 1e6)
-        for name, dimension in self.tolerance.items():
-            if name not in TOLERANCES:
-                raise ValueError(f"tolerance.{name}: unknown stage{nearest(name, list(TOLERANCES))}")
-            if self.target_mflops is None:
-                raise ValueError(f"tolerance.{name}: only says how target_mflops is spread, which is not given")
-            _check_ends(f"tolerance.{name}", dimension, 1e6)
-        cuts: list[tuple[str, Any]] = [("global_cut", self.global_cut)] if self.global_cut is not None else []
-        for key, by_stage, stages in (("cut", self.cut, STAGES), ("output_cut", self.output_cut or {}, STAGES[:-1])):
-            for stage, dimension in by_stage.items():
-                if stage not in stages:
-                    raise ValueError(f"{key}.{stage}: unknown stage{nearest(stage, list(stages))}")
-                cuts.append((f"{key}.{stage}", dimension))
-        for where, dimension in cuts:
-            for end in _ends(dimension):
-                if not 0 <= end < 1:
-                    raise ValueError(f"{where}: a cut is a fraction of channels in [0, 1), not {end:g}")
-        _check_ends("learning_rate", self.learning_rate, MOST_RATE)
+        if self.error_scale and self.target_mflops is None:
+            raise ValueError("error_scale: only says how target_mflops is allocated, which is not given")
+        # What does not go together in any recipe does not go together here.
+        Prune(
+            pruning_ratio={stage: first_of(value) for stage, value in self.pruning_ratio.items()},
+            output_pruning_ratio={stage: first_of(value) for stage, value in (self.output_pruning_ratio or {}).items()},
+            global_pruning_ratio=first_of(self.global_pruning_ratio),
+            target_mflops=first_of(self.target_mflops),
+        )
+        Mask(
+            sparsity={stage: first_of(value) for stage, value in self.sparsity.items()},
+            global_sparsity=first_of(self.global_sparsity),
+        )
         return self

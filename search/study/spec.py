@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import reprlib
 import typing
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from pruner.errors import InputError
-from search.study.predictor import Forecast
+from pruner.recipe import Iterative, MaskSettings
+from pruner.schema import Images, nearest, reason
+from pruner.train import TrainSettings
+from search.study.predictor import Predictor
 from search.study.score import DIRECTIONS, ScoreRule
-from search.study.section import MOST_TRIALS, FileName, Images, Section, nearest
+from search.study.section import MOST_TRIALS, FileName, Section
 from search.study.sections import (
-    BaseSection,
+    ConstraintsSection,
     DataSection,
-    FinalistsSection,
+    DenseSection,
+    EarlyStoppingSection,
     LatencySection,
-    LimitsSection,
-    MaskSection,
     PruneSection,
-    RoundsSection,
     SamplerSection,
-    StoppingSection,
-    TrainSection,
+    SearchSection,
 )
 from search.study.space import Range, Space
 from search.study.text import merged, read_content
@@ -40,36 +40,38 @@ class StudySpec(Section):
     """Where the paths of parents begin; left out: the folder that the study file is in."""
     trials: int | None = Field(None, ge=1, le=MOST_TRIALS)
     """How many in all; a grid needs none."""
-    hours: float | None = Field(None, gt=0, le=1e6)
-    """No longer than this is the study worked on, over all its workers and restarts."""
-    until_score: float | None = None
-    """No trial more once one that keeps to the limits has this score (on the holdout)."""
+    timeout_hours: float | None = Field(None, gt=0, le=1e6)
+    """The study is worked on for no longer than this, over all its workers and restarts."""
+    target_score: float | None = None
+    """No further trial once one that meets the constraints has this score (on the holdout)."""
     seed: int = Field(0, ge=0, lt=2**63)
     objectives: tuple[str, ...] = ("score",)
-    watch_images: Images = 1000
+    epoch_eval_images: Images = 1000
     """Holdout images classified after each epoch, for learning curves and early stopping; 0: none."""
-    measure_images: Images = 0
-    """Holdout images that a finished trial is measured on; 0: all. A search that only looks needs few."""
+    eval_images: Images = 0
+    """Holdout images that a finished trial is measured on; 0: all. A search that trains nothing needs few."""
     data: DataSection = DataSection()
-    base: BaseSection = BaseSection()
+    dense: DenseSection = DenseSection()
     space: Space = Space()
     prune: PruneSection = PruneSection()
-    mask: MaskSection = MaskSection()
-    rounds: RoundsSection = RoundsSection()
-    train: TrainSection = TrainSection()
+    mask: MaskSettings = MaskSettings()
+    iterative: Iterative = Iterative()
+    train: TrainSettings = TrainSettings()
     score: ScoreRule = ScoreRule()
-    limits: LimitsSection = LimitsSection()
+    constraints: ConstraintsSection = ConstraintsSection()
     latency: LatencySection = LatencySection()
     sampler: SamplerSection = SamplerSection()
-    stopping: StoppingSection = StoppingSection()
+    early_stopping: EarlyStoppingSection = EarlyStoppingSection()
     variants: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
-    """`[variants."no averaging"]` with `train.average = 0`: a parameter `variant` that chooses among such changes."""
-    forecast: Forecast = Forecast()
-    """With known networks: trials are scored by what they will reach when trained through."""
-    finalists: FinalistsSection = FinalistsSection()
-    steps: tuple[dict[str, Any], ...] = ()
-    """`[[steps]]`, each with a `name` and changes to this file: searches one after the other, each cutting the winner
-    of the one before (`search.pipeline.parts`)."""
+    """`[variants."no averaging"]` with `train.ema_decay = 0`: a parameter `variant` that chooses among such changes."""
+    predictor: Predictor = Predictor()
+    """With observations: trials are scored by the accuracy that they are predicted to reach once trained."""
+    searches: tuple[SearchSection, ...] = ()
+    """`[[searches]]`: several searches, one after the other. Left out: one."""
+    _content: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def model_post_init(self, context: Any, /) -> None:
+        self._content.update((context or {}).get("content", {}))
 
     @model_validator(mode="after")
     def _check(self) -> StudySpec:
@@ -78,18 +80,22 @@ class StudySpec(Section):
         for name in self.objectives:
             if name not in DIRECTIONS:
                 raise ValueError(f"objectives: {name!r} is not one of {', '.join(DIRECTIONS)}")
-        if self.stopping.name != "none":
+        if self.early_stopping.name != "none":
             if len(self.objectives) > 1:
-                raise ValueError("stopping: a study with several objectives cannot stop trials early")
+                raise ValueError("early_stopping: a study with several objectives cannot stop trials early")
             if self.objectives[0] not in ("score", "accuracy"):
-                raise ValueError("stopping: needs the objective score or accuracy, which an epoch can change")
-            if not self.watch_images:
-                raise ValueError("stopping: needs watch_images above 0")
-        if self.trials is None and self.hours is None and self.sampler.name != "grid":
-            raise ValueError("trials: how many? (only a grid knows by itself; or give hours)")
-        for section, shift in (("train", self.train.shift), ("base", self.base.shift)):
-            if shift >= self.data.pixels:
-                raise ValueError(f"{section}.shift: {shift} is not below {self.data.pixels}, the images' own pixels")
+                raise ValueError("early_stopping: needs the objective score or accuracy, which an epoch can change")
+            if not self.epoch_eval_images:
+                raise ValueError("early_stopping: needs epoch_eval_images above 0")
+        endless = self.trials is None and self.timeout_hours is None and self.sampler.name != "grid"
+        if endless and not self.searches:
+            raise ValueError("trials: how many? (only a grid knows by itself; or give timeout_hours)")
+        for section, settings in (("train", self.train), ("dense", self.dense)):
+            if settings.random_shift >= self.data.pixels:
+                raise ValueError(
+                    f"{section}.random_shift: {settings.random_shift} is not below {self.data.pixels}, the images' own "
+                    "pixels"
+                )
         if self.sampler.name == "grid":
             self._check_grid()
         for name in self.variants:
@@ -113,7 +119,7 @@ class StudySpec(Section):
             changed = self.variant(name)
         except ValidationError as error:
             raise ValueError(f"variants.{name}: {one_line(error)}") from None
-        kept = ("calibration_images", "repair_images")
+        kept = ("calibration_images", "reconstruction_images")
         for key in self.variants[name].get("space", {}):
             if isinstance(getattr(self.space, key), tuple | dict | Range):
                 raise ValueError(f"variants.{name}.space.{key}: the study samples it; give it one value in [space]")
@@ -122,22 +128,22 @@ class StudySpec(Section):
 
     def variant(self, name: str) -> StudySpec:
         """The study in which all trials are of that variant."""
-        return from_content(merged(self.content(exclude={"variants"}), self.variants[name]))
+        return from_content(merged(self.content(exclude="variants"), self.variants[name]))
 
-    def content(self, exclude: set[str]) -> dict[str, Any]:
-        """What the study file says, in JSON form."""
-        return self.model_dump(mode="json", exclude=exclude, exclude_unset=True)
+    def content(self, exclude: str = "") -> dict[str, Any]:
+        """What the study file says, in JSON form, but for one key."""
+        return {key: value for key, value in self._content.items() if key != exclude}
 
     @property
     def total_epochs(self) -> int:
-        """Of a trial, over all its rounds and phases."""
-        return self.rounds.total_epochs + self.train.total_epochs
+        """Of a trial, over all steps of pruning and phases of training."""
+        return self.iterative.total_epochs + self.train.total_epochs
 
 
-VARIED = ("space", "prune", "mask", "rounds", "train")
+VARIED = ("space", "prune", "mask", "iterative", "train")
 """The sections that a variant may change."""
 
-BUDGET_KEYS = ("about", "trials", "hours", "until_score", "directory")
+BUDGET_KEYS = ("about", "trials", "timeout_hours", "target_score", "directory")
 """What may change in a study file without making it another study."""
 _LARGEST_GRID = 100_000
 
@@ -156,33 +162,40 @@ def read_study(path: Path) -> StudySpec:
 def from_content(content: dict[str, Any]) -> StudySpec:
     """A study from a file's content. Raises ValidationError."""
     # By way of JSON, where "strict" still takes a list for a tuple, but no text for a number.
-    return StudySpec.model_validate_json(json.dumps(content, default=str), strict=True)
+    return StudySpec.model_validate_json(json.dumps(content, default=str), strict=True, context={"content": content})
+
+
+_TAGS = ("value", "choices", "range", "[key]")
+"""Parts of pydantic's paths that are not keys of the file."""
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def one_line(error: ValidationError) -> str:
     """What is wrong with a study file, and where."""
-    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+    details = sorted(error.errors(), key=lambda detail: detail["type"] not in _UNKNOWN)
     first = details[0]
-    where = [str(part) for part in first["loc"] if str(part) not in ("value", "choices", "range")]
-    if first["type"] == "extra_forbidden":
+    where = [str(part) for part in first["loc"] if part not in _TAGS]
+    if first["type"] in _UNKNOWN:
         message = f"unknown key{nearest(where[-1], _keys_at(where[:-1]))}"
+    elif first["type"] == "union_tag_invalid":
+        message = "takes one value or a list to choose from, no table"
     else:
-        message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        message = message[0].lower() + message[1:]
-        if not isinstance(first.get("input"), dict | BaseModel) and first["type"] != "value_error":
-            message += f", not {reprlib.repr(first.get('input'))}"
+        message = reason(first["type"], first["msg"], first["input"])
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return f"{'.'.join(where)}: {message}{more}" if where else f"{message}{more}"
 
 
 def _keys_at(where: list[str]) -> list[str]:
-    model: Any = StudySpec
+    """The keys of the table at that path."""
+    kind: Any = StudySpec
     for part in where:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        model = field.annotation if field is not None else Range
-        if typing.get_origin(model) is not None or not isinstance(model, type):
-            model = Range
-    return list(model.model_fields)
+        hints = typing.get_type_hints(kind) if hasattr(kind, "__annotations__") else {}
+        kind = hints.get(part, kind if part.isdigit() else Range)
+        if typing.get_origin(kind) is tuple:
+            kind = typing.get_args(kind)[0]
+        if not (isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind))):
+            kind = Range
+    return list(getattr(kind, "model_fields", None) or kind.__dataclass_fields__)
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:

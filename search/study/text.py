@@ -103,8 +103,11 @@ def _move_parents(content: dict[str, Any], folder: Path) -> None:
     if isinstance(space, dict) and "parent" in space:
         many = space["parent"] if isinstance(space["parent"], list) else None
         space["parent"] = [_moved(one, folder) for one in many] if many else _moved(space["parent"], folder)
-    variants, steps = content.get("variants"), content.get("steps")
-    changes = [*(variants.values() if isinstance(variants, dict) else ()), *(steps if isinstance(steps, list) else ())]
+    variants, searches = content.get("variants"), content.get("searches")
+    changes = [
+        *(variants.values() if isinstance(variants, dict) else ()),
+        *(searches if isinstance(searches, list) else ()),
+    ]
     for change in changes:
         if isinstance(change, dict):
             _move_parents(change, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +17,9 @@ from pruner.measurement.latency import Backend, Latency, latency
 from pruner.network.loading import load_dense
 from pruner.resources import InMemory
 from pruner.system.checkpoint import load_state, save_state
+from pruner.system.hashes import weights_hash
+from pruner.train import Training
 from pruner.training.distill import Teacher
-from pruner.tune import Tune
 from pruner.weights.masks import Masks
 from search.results.records import Dense
 from search.storage.filesystem import locked
@@ -48,7 +48,7 @@ class Context:
     """On the CPU, in eval mode; never changed."""
     dense_file: Path
     """Where that network was read from."""
-    key: str
+    dense_hash: str
     """The hash of the dense network's weights."""
     dense_figures: Dense
     progress: Progress
@@ -68,7 +68,7 @@ class Context:
         """
         if name not in self._parents:
             model = self.dense if name == DENSE else load_parent(name, self.spec, self.folder, self.data.classes)
-            self._parents[name] = Parent(model, self.key if name == DENSE else weights_key(model))
+            self._parents[name] = Parent(model, self.dense_hash if name == DENSE else weights_hash(model))
         return self._parents[name]
 
     def scores(self, importance: str, model: MobileNetV2) -> Scores:
@@ -90,10 +90,10 @@ class Context:
 
     def targets(self, model: nn.Module) -> Targets:
         """What a network computes, for another one to be fitted to; the last parent's is kept."""
-        key = next((parent.key for parent in self._parents.values() if parent.model is model), None)
+        key = next((parent.hash for parent in self._parents.values() if parent.model is model), None)
         if key in self._targets:
             return self._targets[key]
-        with self.progress.task("looking at the network before the cut", self.spec.prune.repair_images) as bar:
+        with self.progress.task("recording targets for reconstruction", self.spec.prune.reconstruction_images) as bar:
             found = self._in_memory.targets(model, bar.advance)
         if key is not None:
             self._targets.clear()  # a gigabyte or so
@@ -102,28 +102,28 @@ class Context:
 
     def reconstruct(self, model: nn.Module, targets: Targets, plan: ChannelPlan, masks: Masks | None = None) -> None:
         """Refit in place the network that a plan, and maybe masks, made of the one that `targets` come from."""
-        with self.progress.task("repairing the cut", self.spec.prune.repair_images) as bar:
+        with self.progress.task("reconstructing", self.spec.prune.reconstruction_images) as bar:
             self._in_memory.reconstruct(model, targets, plan, masks, bar.advance)
 
     def teacher(self) -> Teacher:
         """The dense network's logits for all training images."""
-        return open_teacher(self.dense, self.key, self.spec, self.data, self.folder, self.progress)
+        return open_teacher(self.dense, self.dense_hash, self.spec, self.data, self.folder, self.progress)
 
-    def executed(self, model: nn.Module, tune: Tune) -> Tune:
-        """`tune` with each execution `auto` that is worth measuring replaced by what is fastest here."""
-        return with_executions(model, tune, self.data, self.folder, self.progress)
+    def executed(self, model: nn.Module, training: Training) -> Training:
+        """`training` with each execution `auto` that is worth measuring replaced by what is fastest here."""
+        return with_executions(model, training, self.data, self.folder, self.progress)
 
     @property
     def _in_memory(self) -> InMemory:
         prune = self.spec.prune
         return InMemory(
             data=self.data, resolution=self.resolution, calibration_images=prune.calibration_images,
-            repair_images=prune.repair_images, seed=self.spec.seed,
+            reconstruction_images=prune.reconstruction_images, seed=self.spec.seed,
         )  # fmt: skip
 
     def _key_of(self, model: MobileNetV2) -> str:
-        known = (parent.key for parent in self._parents.values() if parent.model is model)
-        return next(known, None) or weights_key(model)
+        known = (parent.hash for parent in self._parents.values() if parent.model is model)
+        return next(known, None) or weights_hash(model)
 
     def _compute_scores(self, importance: str, model: MobileNetV2) -> Scores:
         seen = len(self._in_memory.ranking_images(importance))
@@ -138,14 +138,16 @@ def open_data(spec: StudySpec, root: Path | None, device: torch.device) -> Datas
     return load(spec.data.name, root, holdout=spec.data.holdout, seed=spec.seed).to(device)
 
 
-def open_context(spec: StudySpec, folder: StudyFolder, data: Dataset, base: Path | None, progress: Progress) -> Context:
+def open_context(
+    spec: StudySpec, folder: StudyFolder, data: Dataset, given: Path | None, progress: Progress
+) -> Context:
     """Load, and where necessary compute, what trials share.
 
     Raises InputError if the dense network's file is not a MobileNetV2 for the data's classes.
     """
-    path = dense_file(spec, data, folder, base, progress)
+    path = dense_file(spec, data, folder, given, progress)
     dense = load_dense(path, data.classes)
-    key = weights_key(dense)
+    key = weights_hash(dense)
     figures = measure_dense(dense, key, spec, data, folder, progress)
     return Context(spec, folder, data, dense, path, key, figures, progress)
 
@@ -156,17 +158,8 @@ def measure_latency(model: nn.Module, spec: StudySpec, backend: Backend | None =
     return latency(
         model,
         resolution=spec.data.resolution,
-        batch=how.batch,
+        batch_size=how.batch_size,
         threads=how.threads,
         backend=backend or how.backend,
         runs=how.runs,
     )
-
-
-def weights_key(model: nn.Module) -> str:
-    """A hash of exactly these weights."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from torchvision.models.mobilenetv2 import MobileNetV2
@@ -17,21 +16,23 @@ from pruner.network.loading import load_network
 from pruner.network.mobilenet import fresh, imagenet, widths, with_new_classifier
 from pruner.system.checkpoint import load_state, save_state
 from pruner.system.files import read_object, write_json
+from pruner.system.hashes import json_hash
 from pruner.training.fine_tune import epoch_images, fine_tune
 from search.results.records import Dense
 from search.storage.filesystem import locked
 from search.storage.folder import StudyFolder
+from search.study.sections import training
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress
 from search.trial.speed import with_executions
 
 
 def given_file(spec: StudySpec, option: Path | None) -> Path | None:
-    """The finished dense network that was given, if any: by --base, by the study file, by PRUNE_SEARCH_BASE."""
+    """The finished dense network that was given, if any: by --dense, by the study file, by PRUNE_SEARCH_BASE."""
     if option is not None:
         return option
-    if spec.base.file:
-        return Path(spec.base.file).expanduser()
+    if spec.dense.checkpoint:
+        return Path(spec.dense.checkpoint).expanduser()
     if spec.data.name == "cifar10" and (path := os.environ.get("PRUNE_SEARCH_BASE")):
         return Path(path)
     return None
@@ -40,20 +41,16 @@ def given_file(spec: StudySpec, option: Path | None) -> Path | None:
 def trained_file(spec: StudySpec, folder: StudyFolder) -> Path:
     """Where the dense network that a study asks for is kept once it is trained; equal settings share it."""
     settings = {
-        "base": spec.base.model_dump(mode="json", exclude={"file"}),
+        "dense": {name: value for name, value in asdict(spec.dense).items() if name != "checkpoint"},
         "data": spec.data.model_dump(mode="json", exclude={"root"}),
         "seed": spec.seed,
     }
-    return folder.dense / f"{spec.data.name}-{_digest(settings)}.pth"
+    return folder.dense / f"{spec.data.name}-{json_hash(settings)}.pth"
 
 
-def data_key(spec: StudySpec) -> str:
-    """Stands for how a study divides its data set and at which resolution it looks at it."""
-    return _digest({"data": spec.data.model_dump(mode="json", exclude={"root"}), "seed": spec.seed})
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+def data_hash(spec: StudySpec) -> str:
+    """The hash of how a study divides its data set and at which resolution it classifies it."""
+    return json_hash({"data": spec.data.model_dump(mode="json", exclude={"root"}), "seed": spec.seed})
 
 
 def dense_file(spec: StudySpec, data: Dataset, folder: StudyFolder, option: Path | None, progress: Progress) -> Path:
@@ -62,7 +59,7 @@ def dense_file(spec: StudySpec, data: Dataset, folder: StudyFolder, option: Path
 
 
 def train_dense(spec: StudySpec, data: Dataset, folder: StudyFolder, progress: Progress) -> Path:
-    """Fine-tune a dense network as `[base]` says, if that is not done yet; returns its file.
+    """Fine-tune a dense network as `[dense]` says, if that is not done yet; returns its file.
 
     Goes on from the last epoch if it was killed; if another process is at it, waits for that one.
     """
@@ -78,9 +75,9 @@ def measure_dense(
 ) -> Dense:
     """What the dense network has on the holdout; found once for a network and its data, then read from disk.
 
-    `key` stands for the network's weights.
+    `key` is the hash of the network's weights.
     """
-    path = folder.dense / f"{data.name}-{key}-{data_key(spec)}.json"
+    path = folder.dense / f"{data.name}-{key}-{data_hash(spec)}.json"
     with locked(path.with_suffix(".lock")):
         kept = read_object(path)
         if not kept:
@@ -97,14 +94,22 @@ def _train(spec: StudySpec, data: Dataset, path: Path, folder: StudyFolder, prog
     kept = path.with_suffix(".checkpoint")
     resume = load_state(kept)
     model = _start(spec, data)
-    tune = spec.base.tune(spec.base.learning_rate, spec.seed, spec.data)
-    tune = with_executions(model, tune, data, folder, progress)
-    images = epoch_images(data.train, tune)
+    how = training(spec.dense, spec.dense.learning_rate, spec.seed, spec.data)
+    how = with_executions(model, how, data, folder, progress)
+    images = epoch_images(data.train, how)
     begun = resume["epoch"] if resume else 0
-    title, epoch_count = "dense network", tune.total_epochs
+    title, epoch_count = "dense network", how.total_epochs
     with progress.task(title, sum(images), done=sum(images[:begun])) as bar:
         bar.say(f"{title}, epoch {begun + 1}/{epoch_count}")
-        epochs = fine_tune(model, data.train, tune, mirrors=data.mirrors, resume=resume, on_images=bar.advance)
+        epochs = fine_tune(
+            model,
+            data.train,
+            how,
+            mirrors=data.mirrors,
+            resolution=spec.data.resolution,
+            resume=resume,
+            on_images=bar.advance,
+        )
         for epoch in epochs:
             save_state(kept, epoch.state)
             progress.line(
@@ -117,9 +122,9 @@ def _train(spec: StudySpec, data: Dataset, path: Path, folder: StudyFolder, prog
 
 
 def _start(spec: StudySpec, data: Dataset) -> MobileNetV2:
-    if spec.base.init == "random":
+    if spec.dense.init == "random":
         return fresh(data.classes, spec.seed)
-    if spec.base.init == "imagenet":
+    if spec.dense.init == "imagenet":
         return imagenet(data.classes, spec.seed)
-    start = load_network(Path(spec.base.init).expanduser(), to_prune=True)
+    start = load_network(Path(spec.dense.init).expanduser(), to_prune=True)
     return with_new_classifier(start, data.classes, spec.seed)

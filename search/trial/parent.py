@@ -1,4 +1,4 @@
-"""The network that a trial cuts: the dense one, or one that another study has left."""
+"""The network that a trial prunes: the dense one, or one that another study has left."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from search.study.text import DENSE, study_and_trial
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A network to cut."""
+    """A network to prune."""
 
     model: MobileNetV2
     """On the CPU, in eval mode; never changed."""
-    key: str
-    """Stands for its weights."""
+    hash: str
+    """The hash of its weights."""
 
 
 def parent_file(name: str, spec: StudySpec, folder: StudyFolder) -> Path:
@@ -44,7 +44,7 @@ def parent_file(name: str, spec: StudySpec, folder: StudyFolder) -> Path:
 
 
 def check_parents(spec: StudySpec, folder: StudyFolder, classes: int) -> None:
-    """Raise InputError unless all parents that the study may choose from are there and can be cut."""
+    """Raise InputError unless all parents that the study may choose from are there and can be pruned."""
     names = {spec.space.parent, *(spec.variant(name).space.parent for name in spec.variants)}
     for name in [name for value in names for name in (value if isinstance(value, tuple) else (value,))]:
         if name != DENSE:

@@ -1,9 +1,7 @@
-"""One trial: plan, cut, retrain, measure. Every finished step is on disk; a killed trial goes on from the last."""
+"""One trial: plan, prune, retrain, measure. Every finished step is on disk; a killed trial goes on from the last."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -14,21 +12,22 @@ from pruner.compression import Compression, plan_channels, ranked_by
 from pruner.measurement.latency import Latency
 from pruner.measurement.measure import Measurement, accuracy, evaluate, measure
 from pruner.recipe import Recipe
-from search.cost import Work
+from pruner.system.hashes import json_hash
+from search.cost import Cost
 from search.signals import deferred
-from search.storage.folder import TrialFolder
+from search.storage.trial_folder import TrialFolder
 from search.terminal.progress import Bar
 from search.trial.context import Context, measure_latency
 
 
-class Watch(Protocol):
-    """Who looks on, and may end the trial by an exception."""
+class Callbacks(Protocol):
+    """Told how a trial gets on; may end it by raising an exception."""
 
     @property
     def title(self) -> str:
         """What the trial is called in progress bars."""
 
-    def planned(self, plan: ChannelPlan, fingerprint: str) -> TrialFolder | None:
+    def planned(self, plan: ChannelPlan, hash: str) -> TrialFolder | None:
         """Called before any training; returns an equal trial that is finished, if there is one."""
 
     def timed(self, latency: Latency) -> None:
@@ -37,9 +36,9 @@ class Watch(Protocol):
     def images(self, count: int) -> None:
         """Called after every `count` images that were trained on or classified."""
 
-    def learned(self, before: float | None, curve: Sequence[float], work: Sequence[float]) -> None:
-        """Called with the accuracies so far on the watched holdout images: before training; after each epoch, at the
-        resolution it trained at; and with the core-seconds of work on the trial until each of these."""
+    def learned(self, before: float | None, curve: Sequence[float], cost: Sequence[float]) -> None:
+        """Called with the accuracies so far on the first holdout images (`epoch_eval_images`): before training, and
+        after each epoch at the resolution it trained at; and with the core-seconds spent until each of these."""
 
     def epoch(self, number: int) -> None:
         """Called after each epoch, when it is on disk and was told to `learned`."""
@@ -50,128 +49,102 @@ class Outcome:
     """A finished trial."""
 
     measurement: Measurement
-    work: Work
+    cost: Cost
     """Over all runs of the trial; none if an equal trial's results were taken over."""
     latency: Latency
 
 
-def run_trial(recipe: Recipe, context: Context, folder: TrialFolder, watch: Watch) -> Outcome:
+def run_trial(recipe: Recipe, context: Context, folder: TrialFolder, callbacks: Callbacks) -> Outcome:
     """Carry out a recipe in a folder, as far as that is not done yet."""
-    began = Work.now()
+    began = Cost.now()
     parent = context.parent(recipe.parent)
-    folder.begin(recipe, parent.key)
+    folder.begin(recipe, parent.hash)
     plan = folder.plan()
     if plan is None:
         for importance in ranked_by(recipe.prune):
             context.scores(importance, parent.model)
-        began = Work.now()  # ranking channels serves the whole study, not this trial alone
-        plan = folder.keep_plan(plan_channels(parent.model, recipe.prune, context))
+        began = Cost.now()  # ranking channels serves the whole study, not this trial alone
+        plan = folder.save_plan(plan_channels(parent.model, recipe.prune, context))
         folder.log(f"planned: {plan.mflops:.3f} MFLOPs, {plan.params} parameters")
-    twin = watch.planned(plan, fingerprint(plan, recipe, parent.key))
-    if twin and not folder.result():
-        folder.take_over(twin)
-    if result := folder.result():
-        timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(parent.model, plan), context.spec))
-        watch.timed(timed)
-        _learned(watch, result["before"], result["history"])
-    else:
-        timed = _train_and_measure(plan, recipe, context, folder, watch, began)
-        result = folder.result()
-        assert result is not None
-    return Outcome(result["measurement"], folder.spent(), timed)
+    duplicate = callbacks.planned(plan, trial_hash(plan, recipe, parent.hash))
+    if duplicate and not folder.result():
+        folder.copy_from(duplicate)
+    latency = folder.latency() or folder.save_latency(measure_latency(apply_plan(parent.model, plan), context.spec))
+    callbacks.timed(latency)
+    if not folder.result():
+        _compress(plan, recipe, context, folder, callbacks, began)
+    result = folder.result()
+    assert result is not None
+    _learned(callbacks, result["before"], result["history"])
+    return Outcome(result["measurement"], folder.spent(), latency)
 
 
-def fingerprint(plan: ChannelPlan, recipe: Recipe, parent: str) -> str:
-    """Equal for trials of a study that would end in the same network: same channels kept of the parent with this key,
+def trial_hash(plan: ChannelPlan, recipe: Recipe, parent: str) -> str:
+    """Equal for trials of a study that would end in the same network: same channels kept of the parent with this hash,
     same training."""
-    more = [asdict(part) for part in (recipe.mask, recipe.rounds) if part]
-    repaired = ["repaired"] if recipe.prune.repair else []
-    content = json.dumps([plan.as_json()["keep"], asdict(recipe.tune), parent, *more, *repaired], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    same = [plan.as_json()["keep"], recipe.prune.reconstruct, *map(asdict, (recipe.train, recipe.iterative))]
+    masks = asdict(recipe.mask) if recipe.mask else None
+    return json_hash([parent, *same, masks])
 
 
-def _train_and_measure(
-    plan: ChannelPlan, recipe: Recipe, context: Context, folder: TrialFolder, watch: Watch, began: Work
-) -> Latency:
+def _compress(
+    plan: ChannelPlan, recipe: Recipe, context: Context, folder: TrialFolder, callbacks: Callbacks, began: Cost
+) -> None:
     data, spec = context.data, context.spec
-    parent = context.parent(recipe.parent).model
-    timed = folder.latency() or folder.keep_latency(measure_latency(apply_plan(parent, plan), spec))
-    watch.timed(timed)
     resume = folder.checkpoint() or {"state": None, "history": [], "before": None}
     history: list[dict[str, float]] = resume["history"]
     before: dict[str, float] | None = resume["before"]
     if history:  # epochs of an earlier run: its last report may not have arrived
-        _learned(watch, before, history)
+        _learned(callbacks, before, history)
     for row in history:
-        watch.epoch(int(row["epoch"]))
-    watched = data.holdout.first(spec.watch_images)
-    run = Compression(parent, recipe, plan, context, resume=resume["state"])
+        callbacks.epoch(int(row["epoch"]))
+    some = data.holdout.first(spec.epoch_eval_images)
+    run = Compression(context.parent(recipe.parent).model, recipe, plan, context, resume=resume["state"])
     images = run.images
-    held = data.holdout.first(spec.measure_images) if spec.measure_images else data.holdout
-    total = len(watched) + sum(images) + len(images) * len(watched) + len(held)
-    done = sum(images[: len(history)]) + len(history) * len(watched) + (len(watched) if before else 0)
-    with context.progress.task(watch.title, total, done=done) as bar:
+    held = data.holdout.first(spec.eval_images) if spec.eval_images else data.holdout
+    total = len(some) + sum(images) + len(images) * len(some) + len(held)
+    done = sum(images[: len(history)]) + len(history) * len(some) + (len(some) if before else 0)
+    with context.progress.task(callbacks.title, total, done=done) as bar:
 
         def on_images(count: int) -> None:
             bar.advance(count)
-            watch.images(count)
+            callbacks.images(count)
 
-        def look(resolution: int) -> float:
-            right = evaluate(run.model, watched, resolution=resolution, on_images=on_images)
-            return accuracy(right)
+        def evaluated(resolution: int) -> float:
+            return accuracy(evaluate(run.model, some, resolution=resolution, on_images=on_images))
 
-        if before is None and len(watched):
-            bar.say(f"{watch.title}, before training")
-            looking = Work.now()
-            before = {"accuracy": look(spec.data.resolution), "seconds": (Work.now() - looking).seconds}
-            before["core_seconds"] = (Work.now() - began).core_seconds
-        _learned(watch, before, history)
-        _say(bar, watch.title, len(history), len(images))
+        if before is None and len(some):
+            bar.say(f"{callbacks.title}, before training")
+            before = {"accuracy": evaluated(spec.data.resolution), "cpu_seconds": (Cost.now() - began).cpu_seconds}
+        _learned(callbacks, before, history)
+        _say(bar, callbacks.title, len(history), len(images))
         mark = began
         for epoch in run.epochs(on_images):
-            trained = Work.now()
             row = {"epoch": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy}
-            if len(watched):
-                row["holdout"] = look(epoch.resolution)
-            now = Work.now()
-            row |= asdict(now - mark) | {"training": epoch.seconds, "evaluation": (now - trained).seconds}
+            if len(some):
+                row["holdout"] = evaluated(epoch.resolution)
+            now = Cost.now()
+            row |= asdict(now - mark) | {"training_seconds": epoch.seconds}
             mark = now
             history.append(row)
             with deferred():
-                folder.keep_checkpoint(epoch.state, history, before)
+                folder.save_checkpoint(epoch.state, history, before)
             folder.log(", ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            _say(bar, watch.title, epoch.number, len(images))
-            _learned(watch, before, history)
-            watch.epoch(epoch.number)
-        measuring = Work.now()
+            _say(bar, callbacks.title, epoch.number, len(images))
+            _learned(callbacks, before, history)
+            callbacks.epoch(epoch.number)
         measurement = measure(run.model, held, resolution=spec.data.resolution, on_images=on_images)
-        measured = Work.now()
-    folder.keep_model(run.model)
-    work = folder.spent() + Work.now() - mark
-    spent = {
-        "total": work.seconds,
-        "cores": work.core_seconds,
-        "training": sum(row["training"] for row in history),
-        "evaluation": sum(row["evaluation"] for row in history) + (measured - measuring).seconds,
-    }
-    if before:
-        spent["evaluation"] += before["seconds"]
+    folder.save_model(run.model)
     folder.log(f"measured: {measurement}")
-    folder.keep_result(
-        measurement,
-        {key: round(value, 3) for key, value in spent.items()},
-        history,
-        before,
-    )
-    return timed
+    folder.save_result(measurement, folder.spent() + Cost.now() - mark, history, before)
 
 
-def _learned(watch: Watch, before: Mapping[str, float] | None, history: Sequence[Mapping[str, float]]) -> None:
+def _learned(callbacks: Callbacks, before: Mapping[str, float] | None, history: Sequence[Mapping[str, float]]) -> None:
     curve = [row["holdout"] for row in history if "holdout" in row]
-    work = list(accumulate(row.get("core_seconds", row["seconds"]) for row in history)) if curve else []
+    cost = list(accumulate(row["cpu_seconds"] for row in history)) if curve else []
     if before:
-        work.insert(0, before.get("core_seconds", 0.0))
-    watch.learned(before["accuracy"] if before else None, curve, work)
+        cost.insert(0, before["cpu_seconds"])
+    callbacks.learned(before["accuracy"] if before else None, curve, cost)
 
 
 def _say(bar: Bar, title: str, done: int, epochs: int) -> None:

@@ -13,9 +13,9 @@ from pruner.network.count import count_of
 from pruner.network.mobilenet import classes, widths
 from pruner.system.files import read_object, write_json
 from pruner.system.machine import processor
+from pruner.train import Phase, Training
 from pruner.training.execution import best
 from pruner.training.fine_tune import epoch_images
-from pruner.tune import Phase, Tune
 from search.storage.filesystem import locked
 from search.storage.folder import StudyFolder
 from search.terminal.progress import Progress
@@ -25,19 +25,21 @@ _LONG = 1e6
 cores. Shorter ones are eager, so that their numbers are the same on every run."""
 
 
-def with_executions(model: nn.Module, tune: Tune, data: Dataset, folder: StudyFolder, progress: Progress) -> Tune:
-    """`tune` with every `auto` that is worth measuring replaced by what is fastest here; `model` stays as it was."""
-    parts = tune.parts
+def with_executions(
+    model: nn.Module, training: Training, data: Dataset, folder: StudyFolder, progress: Progress
+) -> Training:
+    """`training` with every `auto` that is worth measuring replaced by what is fastest; `model` stays as it was."""
+    parts = training.parts
     chosen = [_execution(model, part, data, folder, progress) for part in parts]
-    if not tune.phases:
-        return replace(tune, execution=chosen[0])
+    if not training.phases:
+        return replace(training, execution=chosen[0])
     phases: list[Phase] = [
-        replace(phase, execution=execution) for phase, execution in zip(tune.phases, chosen, strict=True)
+        replace(phase, execution=execution) for phase, execution in zip(training.phases, chosen, strict=True)
     ]
-    return replace(tune, phases=tuple(phases))
+    return replace(training, phases=tuple(phases))
 
 
-def _execution(model: nn.Module, part: Tune, data: Dataset, folder: StudyFolder, progress: Progress) -> str:
+def _execution(model: nn.Module, part: Training, data: Dataset, folder: StudyFolder, progress: Progress) -> str:
     if part.execution != "auto":
         return part.execution
     assert isinstance(model, MobileNetV2)
@@ -47,7 +49,7 @@ def _execution(model: nn.Module, part: Tune, data: Dataset, folder: StudyFolder,
         return "auto"
     device = data.train.images.device
     key = (
-        f"{mflops:.3f} MFLOPs, batches of {part.batch} at {part.resolution} px, {images} images, "
+        f"{mflops:.3f} MFLOPs, batches of {part.batch_size} at {part.resolution} px, {images} images, "
         f"{torch.get_num_threads()} threads of {device} ({processor()}), torch {torch.__version__}"
     )
     path = folder.speeds
@@ -56,7 +58,7 @@ def _execution(model: nn.Module, part: Tune, data: Dataset, folder: StudyFolder,
         if key not in kept:
             with progress.task(f"measuring how to train fastest at {part.resolution} px", 0):
                 model.to(device)
-                execution, speeds = best(model, (part.batch, part.resolution), images)
+                execution, speeds = best(model, (part.batch_size, part.resolution), images)
             rounded = {name: round(speed, 1) for name, speed in speeds.items()}
             kept[key] = {"execution": execution, "images_per_second": rounded}
             write_json(path, kept)

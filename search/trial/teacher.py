@@ -20,7 +20,7 @@ from search.storage.filesystem import locked
 from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress
-from search.trial.dense import data_key
+from search.trial.dense import data_hash
 
 
 def open_teacher(
@@ -28,10 +28,10 @@ def open_teacher(
 ) -> Teacher:
     """The logits, computed as far as they are not there yet; if another process is at it, waits for that one.
 
-    `key` stands for the dense network's weights. The file is a NumPy array (images, 1 or 2, classes) of 32-bit floats
-    that is mapped into memory, so that all workers of a machine share one copy.
+    `key` is the hash of the dense network's weights. The file is a NumPy array (images, 1 or 2, classes) of 32-bit
+    floats that is mapped into memory, so that all workers of a machine share one copy.
     """
-    path = folder.dense / f"logits-{data.name}-{key}-{data_key(spec)}.npy"
+    path = folder.dense / f"logits-{data.name}-{key}-{data_hash(spec)}.npy"
     if not path.exists():
         with locked(path.with_suffix(".lock")):
             if not path.exists():

@@ -1,6 +1,6 @@
 """A pool's workers on a Ray cluster: Ray Core finds each a place with its cores and its share of a GPU.
 
-Ray says where a worker runs and when it is lost; that it is begun again, and how often, is the pool's matter, as for
+Ray says where a worker runs and when it is lost; that it is restarted, and how often, is the pool's matter, as for
 workers on this machine. What a lost worker was at is in the database and the shared files.
 """
 
@@ -20,8 +20,8 @@ from pruner.errors import InputError
 from pruner.system.machine import cores
 from search.options import Options
 from search.storage.address import study_url
-from search.study.spec import StudySpec
-from search.workers.events import Event
+from search.study.spec import StudySpec, from_content
+from search.terminal.events import Event
 from search.workers.pool import Handle
 from search.workers.process import Exit, live
 
@@ -55,12 +55,12 @@ class RayLauncher:
             import ray
             from ray.util.queue import Queue
         except ImportError:
-            raise InputError("--on ray: needs Ray: pip install 'prune-search[ray]'") from None
+            raise InputError("--launcher ray: needs Ray: pip install 'prune-search[ray]'") from None
         address = address or os.environ.get("RAY_ADDRESS")
         if address and study_url(options.storage, Path("study.db")).get_backend_name() == "sqlite":
             raise InputError(
-                "--on ray: the machines of a cluster cannot share an SQLite file; give a PostgreSQL database with "
-                "--storage, and a folder or bucket all can reach with --artifacts"
+                "--launcher ray: the machines of a cluster cannot share an SQLite file; give a PostgreSQL database "
+                "with --storage, and a folder or bucket all can reach with --artifacts"
             )
         self._ray, self._spec = ray, spec
         try:
@@ -69,9 +69,11 @@ class RayLauncher:
             else:
                 ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False)
         except Exception as error:  # Ray's errors have no common ancestor
-            raise InputError(f"--on ray: {address or 'a Ray of its own'}: {str(error).splitlines()[0]}") from error
+            raise InputError(
+                f"--launcher ray: {address or 'a Ray of its own'}: {str(error).splitlines()[0]}"
+            ) from error
         threads = options.threads or (1 if address else max(1, cores() // count))
-        absolute = {key: value.absolute() for key in ("runs", "base", "data_root") if (value := getattr(options, key))}
+        absolute = {key: value.absolute() for key in ("runs", "dense", "data_root") if (value := getattr(options, key))}
         self._options = replace(options, threads=threads, **absolute)
         self._queue = Queue(actor_options={"num_cpus": 0})
         self._listeners: dict[int, Callable[[Event], None]] = {}
@@ -82,7 +84,7 @@ class RayLauncher:
 
     def start(self, number: int, on_event: Callable[[Event], None]) -> Handle:
         self._listeners[number] = on_event
-        reference = self._task.remote(number, self._spec.model_dump_json(), self._options, self._queue)
+        reference = self._task.remote(number, self._spec.content(), self._options, self._queue)
         return _Task(self._ray, reference)
 
     def close(self) -> None:
@@ -121,6 +123,6 @@ class _Task:
             self._ray.cancel(self._reference, force=True)
 
 
-def _work(number: int, study: str, options: Options, events: Any) -> Exit:
+def _work(number: int, study: dict[str, Any], options: Options, events: Any) -> Exit:
     """A worker's whole life, in a process of Ray's."""
-    return live(StudySpec.model_validate_json(study), options, lambda event: events.put((number, event)))
+    return live(from_content(study), options, lambda event: events.put((number, event)))

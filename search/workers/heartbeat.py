@@ -9,7 +9,7 @@ import time
 from sqlalchemy.exc import SQLAlchemyError
 
 from pruner.errors import InputError
-from search.storage.leases import Claims, Lost, Observer
+from search.storage.leases import Leases, Lost, Observer
 from search.study.spec import StudySpec
 
 BEATS_PER_GRACE = 6
@@ -17,18 +17,18 @@ BEATS_PER_GRACE = 6
 
 
 class BudgetSpent(Exception):
-    """The study has had its hours, or has its score: begin nothing, and hand back what is under way."""
+    """The study has had its time, or has its score: begin nothing, and hand back what is under way."""
 
 
-class Heart(threading.Thread):
-    """Beats for one worker; `claims` must have an engine of its own."""
+class Heartbeat(threading.Thread):
+    """Beats for one worker; `leases` must have an engine of its own."""
 
-    def __init__(self, claims: Claims, spec: StudySpec, grace: float) -> None:
-        """`grace`: seconds without a beat after which a worker on another machine counts as dead."""
+    def __init__(self, leases: Leases, spec: StudySpec, grace_period: float) -> None:
+        """`grace_period`: seconds without a beat after which a worker on another machine counts as dead."""
         super().__init__(name="heartbeat", daemon=True)
-        self._claims, self._spec = claims, spec
-        self._interval = grace / BEATS_PER_GRACE
-        self.observer = Observer(grace, time.monotonic)
+        self._leases, self._spec = leases, spec
+        self._interval = grace_period / BEATS_PER_GRACE
+        self.observer = Observer(grace_period, time.monotonic)
         self._lock = threading.Lock()
         self._held: int | None = None
         self._lost = False
@@ -49,9 +49,9 @@ class Heart(threading.Thread):
         if self._spent:
             raise BudgetSpent(self._spent)
 
-    def check_budget(self, claims: Claims) -> None:
-        """Raises BudgetSpent if the study has had its hours or its score, as its database says now."""
-        self._look_at_clock(claims)
+    def check_budget(self, leases: Leases) -> None:
+        """Raises BudgetSpent if the study has had its time or its score, as its database says now."""
+        self._look_at_clock(leases)
         if self._spent:
             raise BudgetSpent(self._spent)
 
@@ -70,21 +70,21 @@ class Heart(threading.Thread):
     def _beat(self) -> None:
         with self._lock:
             held = self._held
-        if held is not None and not self._claims.beat(held):
+        if held is not None and not self._leases.beat(held):
             with self._lock:
                 self._lost = self._held == held  # it may have been finished meanwhile
-        self.observer.look(self._claims.all())
-        self._look_at_clock(self._claims)
+        self.observer.look(self._leases.all())
+        self._look_at_clock(self._leases)
 
-    def _look_at_clock(self, claims: Claims) -> None:
-        self.worked, best = claims.work(longest_gap=3 * self._interval)
+    def _look_at_clock(self, leases: Leases) -> None:
+        self.worked, best = leases.work(longest_gap=3 * self._interval)
         self._spent = spent(self._spec, self.worked, best)
 
 
 def spent(spec: StudySpec, seconds: float, best: float | None) -> str:
     """Why the study is at its end, though it may have trials left; empty: it is not."""
-    if spec.until_score is not None and best is not None and best >= spec.until_score:
-        return f"score {best:.2f} is reached (until_score = {spec.until_score:g})"
-    if spec.hours is not None and seconds >= spec.hours * 3600:
-        return f"the study was worked on for {seconds / 3600:.2f} hours (hours = {spec.hours:g})"
+    if spec.target_score is not None and best is not None and best >= spec.target_score:
+        return f"score {best:.2f} is reached (target_score = {spec.target_score:g})"
+    if spec.timeout_hours is not None and seconds >= spec.timeout_hours * 3600:
+        return f"the study was worked on for {seconds / 3600:.2f} hours (timeout_hours = {spec.timeout_hours:g})"
     return ""

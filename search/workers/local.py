@@ -1,7 +1,7 @@
 """A pool's workers as processes of this machine: cores shared out between them, GPUs dealt round.
 
 They are forked from a server process that has torch loaded but has never computed with it, so that a worker, also one
-that is begun again, starts at once (imports take 5 s of a core), and all share the memory of the libraries.
+that is restarted, starts at once (imports take 5 s of a core), and all share the memory of the libraries.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from dataclasses import replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from typing import Any
 
 from pruner.system.machine import available_memory, cores
 from search import signals
 from search.exit_status import ExitStatus
 from search.options import Options
-from search.study.spec import StudySpec
-from search.workers.events import Event, Said
+from search.study.spec import StudySpec, from_content
+from search.terminal.events import Event, Said
 from search.workers.pool import Handle
 from search.workers.process import Exit, live
 
@@ -47,8 +48,8 @@ def default_workers(spec: StudySpec, left: int | None, gpus: int) -> int:
     sampler lets be under way at once would wait, and each needs its memory.
     """
     most = gpus or min(cores(), max(1, available_memory() // _MEMORY))
-    if spec.sampler.lag and spec.sampler.name not in ("random", "grid"):
-        most = min(most, spec.sampler.lag)
+    if spec.sampler.max_concurrent and spec.sampler.name not in ("random", "grid"):
+        most = min(most, spec.sampler.max_concurrent)
     return max(1, min(most, left) if left is not None else most)
 
 
@@ -72,7 +73,7 @@ class LocalLauncher:
             options = replace(options, device=f"cuda:{number % self._gpus}")
         events, tells = _CONTEXT.Pipe(duplex=False)
         output, prints = _CONTEXT.Pipe(duplex=False)
-        process = _CONTEXT.Process(target=_main, args=(self._spec.model_dump_json(), options, tells, prints))
+        process = _CONTEXT.Process(target=_main, args=(self._spec.content(), options, tells, prints))
         process.start()
         tells.close()
         prints.close()
@@ -130,7 +131,7 @@ class _Process:
         self._process.kill()
 
 
-def _main(study: str, options: Options, events: Connection, output: Connection) -> None:
+def _main(study: dict[str, Any], options: Options, events: Connection, output: Connection) -> None:
     os.setsid()  # Ctrl-C comes to the pool alone, which passes it on once
     for number in (1, 2):  # a screen that is paused must not hold up a worker that has a warning to print
         os.dup2(output.fileno(), number)
@@ -144,6 +145,6 @@ def _main(study: str, options: Options, events: Connection, output: Connection) 
             raise KeyboardInterrupt from None
 
     try:
-        send(live(StudySpec.model_validate_json(study), options, send))
+        send(live(from_content(study), options, send))
     except KeyboardInterrupt:
         os._exit(ExitStatus.INTERRUPTED)

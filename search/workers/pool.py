@@ -10,16 +10,16 @@ from typing import Protocol
 
 from search.exit_status import AFTERWARDS, ExitStatus, Failed
 from search.patience import PATIENCE_S
-from search.workers.events import Event, Finished
+from search.terminal.events import Event, Finished
 from search.workers.process import Exit
 
 _DEATHS = 5
-"""So many deaths in a row, without a trial finished or some minutes lived, and a worker is not begun again."""
+"""So many deaths in a row, without a trial finished or some minutes lived, and a worker is not restarted."""
 _LONG_S = 600.0
 """A worker that lived this long was in order."""
 _LONGEST_PAUSE_S = 60.0
 _HINDERED_PAUSE_S = 5.0
-"""Before a worker is begun again that something outside kept from working."""
+"""Before a worker is restarted that something outside kept from working."""
 _STOP_S = 4.0
 """Time for workers to stop cleanly; the pool itself has a second more to end."""
 
@@ -60,7 +60,7 @@ class _Slot:
     handle: Handle | None = None
     began: float = 0.0
     again_at: float | None = 0.0
-    """When to begin it; None: it runs, or is not to be begun again."""
+    """When to begin it; None: it runs, or is not to be restarted."""
     deaths: int = 0
     hindered: float | None = None
     """Since when something outside has kept it from working; None: nothing has."""
@@ -139,7 +139,7 @@ def _on_exit(slot: _Slot, ended: Exit, view: View) -> None:
         view.state(slot.number, f"ended: {ended.reason}")
         return
     slot.again_at = now + pause
-    view.state(slot.number, f"died ({ended.reason}); begun again{f' in {pause:.0f} s' if pause else ''}")
+    view.state(slot.number, f"died ({ended.reason}); restarted{f' in {pause:.0f} s' if pause else ''}")
 
 
 def _stop(slots: list[_Slot]) -> None:

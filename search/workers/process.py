@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pruner.errors import InputError
-from search.exit_status import ExitStatus, of_system
+from search.exit_status import ExitStatus
 from search.options import Options
 from search.patience import waiting_for_space
 from search.storage.address import without_secrets
+from search.storage.database import hindrance
+from search.storage.failures import ended_by
 from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
-from search.workers.events import Event, Feed
+from search.terminal.events import Event, Events
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +39,25 @@ class Exit:
 
 def live(spec: StudySpec, options: Options, send: Callable[[Event], None]) -> Exit:
     """A worker's whole life: set up, run trials until the budget is spent. Raises KeyboardInterrupt alone."""
-    from search.storage.database import DATABASE_ERRORS, hindrance
-    from search.workers.setup import set_up
+    from search.workers.setup import set_up  # loads torch, which the server has done before a worker begins
     from search.workers.worker import work
 
-    folder, feed = StudyFolder(options.runs / spec.name), Feed(send)
+    folder, events = StudyFolder(options.runs / spec.name), Events(send)
     try:
-        with waiting_for_space(feed.line):
-            ready = set_up(spec, folder, options, feed)
-            return Exit(wanted=True, final=True, reason=work(ready.store, ready.context, ready.shared, options.grace))
+        with waiting_for_space(events.line):
+            ready = set_up(spec, folder, options, events)
+            reason = work(ready.store, ready.context, ready.shared, options.grace_period)
+        return Exit(wanted=True, final=True, reason=reason)
     except Exception as error:
         if found := hindrance(error):
             return Exit(wanted=False, final=False, reason=without_secrets(found.said), status=ExitStatus.TRY_AGAIN)
-        if isinstance(error, InputError):
-            status = getattr(error, "status", ExitStatus.BAD_INPUT)
-            return Exit(wanted=False, final=True, reason=without_secrets(str(error)), status=status)
-        where = getattr(error, "filename", None)
-        said = without_secrets(str(getattr(error, "strerror", None) or error)).strip() or type(error).__name__
-        _keep_traceback(folder)
-        status = ExitStatus.BAD_INPUT
-        if isinstance(error, OSError):
-            status = of_system(error).status
-        elif isinstance(error, DATABASE_ERRORS):
-            status = ExitStatus.TRY_AGAIN
-        reason = f"{f'{where}: ' if where else ''}{said.splitlines()[0]}"
-        return Exit(wanted=False, final=False, reason=reason, status=status)
+        given = isinstance(error, InputError)
+        if not given:
+            _keep_traceback(folder)
+        ended = ended_by(error)
+        said = without_secrets(str(ended or error)).strip() or type(error).__name__
+        status = ended.status if ended else ExitStatus.BAD_INPUT
+        return Exit(wanted=False, final=given, reason=said.splitlines()[0], status=status)
 
 
 def _keep_traceback(folder: StudyFolder) -> None:

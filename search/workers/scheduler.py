@@ -14,10 +14,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from search.sampling.samplers import budget, draw, results_needed
 from search.storage.filesystem import locked, place_of
 from search.storage.folder import StudyFolder
-from search.storage.leases import Claim, Claims, Lost
+from search.storage.leases import Lease, Leases, Lost
 from search.storage.studies import Store
 from search.study.spec import StudySpec
-from search.workers.heartbeat import Heart
+from search.workers.heartbeat import Heartbeat
 
 _DEATHS = 5
 """A trial in which so many workers died one after the other, without finishing an epoch, kills its workers."""
@@ -42,19 +42,19 @@ class Nothing:
     """There may be one later: another worker may die, or must finish first. False: the budget is spent."""
 
 
-class Dispatch:
+class Scheduler:
     """Hands trials to one worker process; of all workers, one at a time looks for its next."""
 
-    def __init__(self, store: Store, spec: StudySpec, folder: StudyFolder, grace: float) -> None:
-        """`grace`: seconds without a beat after which a worker on another machine counts as dead."""
+    def __init__(self, store: Store, spec: StudySpec, folder: StudyFolder, grace_period: float) -> None:
+        """`grace_period`: seconds without a beat after which a worker on another machine counts as dead."""
         self._store, self._spec, self._folder = store, spec, folder
         self._study_id = store.study._study_id
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.place = place_of(folder.path, one_machine=store.database.on_one_machine)
-        self.claims = Claims(store.database.engine, self._study_id, self.worker)
-        self._grace = grace
+        self.leases = Leases(store.database.engine, self._study_id, self.worker)
+        self._grace = grace_period
         with self.alone():
-            self.claims.create()
+            self.leases.create()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -66,37 +66,37 @@ class Dispatch:
     def holding(self, trial_id: int) -> Iterator[None]:
         """Hold the study's lock, under which nobody takes the trial. Raises Lost if somebody has."""
         with self.alone():
-            if not self.claims.holds(trial_id):
+            if not self.leases.holds(trial_id):
                 raise Lost
             yield
 
     @contextmanager
-    def beating(self) -> Iterator[Heart]:
+    def beating(self) -> Iterator[Heartbeat]:
         """Show that this worker is alive for as long as the block runs."""
         engine = self._store.database.another_engine()
-        heart = Heart(Claims(engine, self._study_id, self.worker), self._spec, self._grace)
-        heart.start()
+        heartbeat = Heartbeat(Leases(engine, self._study_id, self.worker), self._spec, self._grace)
+        heartbeat.start()
         try:
-            yield heart
+            yield heartbeat
         finally:
-            heart.end()
+            heartbeat.end()
 
-    def take(self, heart: Heart, held: ExitStack) -> Taken | Nothing:
+    def take(self, heartbeat: Heartbeat, held: ExitStack) -> Taken | Nothing:
         """The next trial; its folder is locked until `held` is closed.
 
-        Raises BudgetSpent if the study has had its hours or its score, and the database's errors; safe to repeat.
+        Raises BudgetSpent if the study has had its time or its score, and the database's errors; safe to repeat.
         """
         with self.alone():
-            heart.check_budget(self.claims)
+            heartbeat.check_budget(self.leases)
             trials = self._store.study.get_trials(deepcopy=False)
-            claims = self.claims.all()
+            leases = self.leases.all()
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-            for left in claims.keys() - {trial._trial_id for trial in running}:
-                self.claims.drop(left)  # its worker died between the last two things it had to write
+            for left in leases.keys() - {trial._trial_id for trial in running}:
+                self.leases.drop(left)  # its worker died between the last two things it had to write
             for trial in running:
-                claim = claims.get(trial._trial_id)
-                if self._is_free(trial, claim, heart) and self._lock(trial.number, held):
-                    return self._take_up(trial, claim, trials)
+                lease = leases.get(trial._trial_id)
+                if self._is_free(trial, lease, heartbeat) and self._lock(trial.number, held):
+                    return self._take_up(trial, lease, trials)
             total = budget(self._spec)
             begun = sum(trial.state != TrialState.WAITING for trial in trials)
             if total is not None and begun >= total:
@@ -114,13 +114,13 @@ class Dispatch:
     def _lock(self, number: int, held: ExitStack) -> bool:
         return held.enter_context(locked(self._folder.trial(number).lock, wait=False))
 
-    def _is_free(self, trial: FrozenTrial, claim: Claim | None, heart: Heart) -> bool:
+    def _is_free(self, trial: FrozenTrial, lease: Lease | None, heartbeat: Heartbeat) -> bool:
         """May its worker be dead? Where we see the same lock, that decides."""
-        if claim is None or claim.worker in ("", self.worker) or claim.place == self.place:
+        if lease is None or lease.worker in ("", self.worker) or lease.place == self.place:
             return True
-        return heart.observer.is_stale(trial._trial_id, claim)
+        return heartbeat.observer.is_stale(trial._trial_id, lease)
 
-    def _take_up(self, trial: FrozenTrial, claim: Claim | None, trials: list[FrozenTrial]) -> Taken:
+    def _take_up(self, trial: FrozenTrial, lease: Lease | None, trials: list[FrozenTrial]) -> Taken:
         """Go on with a trial that somebody began, or queued."""
         fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         drawn = draw(self._spec, trial.number, trials, fixed)
@@ -128,8 +128,8 @@ class Dispatch:
             if name not in trial.params:
                 value = distribution.to_internal_repr(drawn.params[name])
                 self._store.study._storage.set_trial_param(trial._trial_id, name, value, distribution)
-        deaths = self.claims.take(trial._trial_id, self.place, claim)
-        moved = claim is None or claim.place != self.place
+        deaths = self.leases.take(trial._trial_id, self.place, lease)
+        moved = lease is None or lease.place != self.place
         return Taken(Trial(self._store.study, trial._trial_id), deadly=deaths >= _DEATHS, moved=moved)
 
     def _begin(self, number: int, trials: list[FrozenTrial]) -> Taken:
@@ -144,5 +144,5 @@ class Dispatch:
             )
         )
         (begun,) = [trial for trial in study.get_trials(deepcopy=False) if trial.number == number]
-        self.claims.take(begun._trial_id, self.place, None)
+        self.leases.take(begun._trial_id, self.place, None)
         return Taken(Trial(study, begun._trial_id), deadly=False, moved=False)

@@ -12,7 +12,7 @@ from search.options import Options
 from search.storage.address import study_url
 from search.storage.artifacts import Shared, artifact_store
 from search.storage.folder import StudyFolder
-from search.storage.studies import Store, claim_dense, open_study
+from search.storage.studies import Store, bind_dense, open_study
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress
 from search.trial.context import Context, open_context, open_data
@@ -40,17 +40,17 @@ def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Pro
         need("onnxruntime", "latency by onnxruntime", "onnx")
     data = open_data(spec, options.data_root, device)
     check_parents(spec, folder, data.classes)
-    if (given := given_file(spec, options.base)) is not None:
+    if (given := given_file(spec, options.dense)) is not None:
         load_dense(given, data.classes)
     artifacts = artifact_store(options.artifacts, create=True)
     folder.create()
     store = open_study(spec, folder, options.storage)
     shared = Shared(store, *artifacts)
-    base = options.base if given is not None else shared.dense(folder)
-    context = open_context(spec, folder, data, base, progress)
-    claim_dense(store, context.key, context.dense_figures)
-    figures = {"key": context.key, "figures": asdict(context.dense_figures)}
+    path = options.dense if given is not None else shared.dense(folder)
+    context = open_context(spec, folder, data, path, progress)
+    bind_dense(store, context.dense_hash, context.dense_figures)
+    figures = {"key": context.dense_hash, "figures": asdict(context.dense_figures)}
     if read_json(folder.dense_figures) != figures:
         write_json(folder.dense_figures, figures)
-    shared.keep_dense(context.dense_file, context.key)
+    shared.save_dense(context.dense_file, context.dense_hash)
     return Setup(store, context, shared)

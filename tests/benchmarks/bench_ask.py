@@ -41,8 +41,8 @@ from search.sampling.samplers import draw
 from search.storage.folder import StudyFolder
 from search.storage.studies import Store, open_study
 from search.study.spec import StudySpec, read_study
-from search.workers.heartbeat import Heart
-from search.workers.scheduler import Dispatch, Taken
+from search.workers.heartbeat import Heartbeat
+from search.workers.scheduler import Scheduler, Taken
 
 COURSE = Path(__file__).parents[2] / "studies" / "course.toml"
 
@@ -74,22 +74,22 @@ def timed(action: Callable[[], object]) -> tuple[float, object]:
 def measure(spec: StudySpec, folder: StudyFolder, url: str | None, rounds: int) -> dict[str, float]:
     """Median milliseconds by step, for a process that joins the study as it stands."""
     store = open_study(spec, folder, url)
-    dispatch = Dispatch(store, spec, folder, grace=60)
-    heart = Heart(dispatch.claims, spec, 60)
+    scheduler = Scheduler(store, spec, folder, grace_period=60)
+    heartbeat = Heartbeat(scheduler.leases, spec, 60)
     steps: dict[str, list[float]] = {"take": [], "draw": [], "tell": [], "look": []}
     first = 0.0
     for turn in range(rounds + 1):
         with ExitStack() as held:
-            spent, taken = timed(lambda held=held: dispatch.take(heart, held))  # type: ignore[misc]
+            spent, taken = timed(lambda held=held: scheduler.take(heartbeat, held))  # type: ignore[misc]
             assert isinstance(taken, Taken)
             found = store.study.get_trials(deepcopy=False)
             drawing, _ = timed(lambda taken=taken, found=found: draw(spec, taken.trial.number, found))  # type: ignore[misc]
 
             def tell(trial: Trial = taken.trial) -> None:
-                with dispatch.alone():
+                with scheduler.alone():
                     trial.set_user_attr("score", 30.0)
                     store.study.tell(trial, 30.0)
-                    dispatch.claims.drop(trial._trial_id)
+                    scheduler.leases.drop(trial._trial_id)
 
             telling, _ = timed(tell)
             looking, _ = timed(lambda: records(store.study))

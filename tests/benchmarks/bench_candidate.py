@@ -20,7 +20,7 @@ import torch
 
 from pruner.channels.importance import score_channels
 from pruner.channels.plan import apply_plan, make_plan
-from pruner.channels.reconstruct import look, repair
+from pruner.channels.reconstruct import reconstruct, record_targets
 from pruner.data.datasets import load
 from pruner.measurement.measure import accuracy, evaluate
 from pruner.network.loading import load_dense
@@ -47,14 +47,14 @@ def main() -> None:
     print(f"{options.images} images to repair with, {torch.get_num_threads()} threads, torch {torch.__version__}")
     curves, seconds = timed(lambda: score_channels(dense, "reconstruction", calibration, resolution=224))
     print(f"once: curves {seconds:.1f} s, ", end="")
-    targets, seconds = timed(lambda: look(dense, calibration))
+    targets, seconds = timed(lambda: record_targets(dense, calibration))
     print(f"looking at the network before the cut {seconds:.1f} s", flush=True)
     _, classifying = timed(lambda: evaluate(dense, calibration, resolution=224))
     for mflops in options.mflops:
-        prune = Prune(importance="reconstruction", target_mflops=mflops, spread="exchange", repair=True)
+        prune = Prune(importance="reconstruction", target_mflops=mflops, allocation="lagrangian", reconstruct=True)
         plan, planning = timed(lambda prune=prune: make_plan(dense, prune, curves, curves))
         cut, cutting = timed(lambda plan=plan: apply_plan(dense, plan).eval())
-        _, repairing = timed(lambda cut=cut, plan=plan: repair(cut, targets, plan, calibration))
+        _, repairing = timed(lambda cut=cut, plan=plan: reconstruct(cut, targets, plan, calibration))
         right, seeing = timed(lambda cut=cut: evaluate(cut, held, resolution=224))
         total = planning + cutting + repairing
         print(f"{plan.mflops:5.1f} MFLOPs: plan {planning:.2f}, cut {cutting:.2f}, repair {repairing:.2f} s, together "

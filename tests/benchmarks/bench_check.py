@@ -34,8 +34,9 @@ from pruner.network.loading import load_network
 from pruner.system.files import read_json
 from search.integrity.check import find_problems
 from search.storage.artifacts import Shared
-from search.storage.folder import StudyFolder, TrialFolder
+from search.storage.folder import StudyFolder
 from search.storage.studies import load_study
+from search.storage.trial_folder import TrialFolder
 from search.study.spec import read_study
 from search.terminal.progress import Terminal
 
@@ -60,9 +61,9 @@ def study_of(cut: float, trials: int) -> str:
     from conftest import TINY_BASE
 
     cuts = "".join(f"stage{number} = {cut}\n" for number in range(2, 8))
-    train = '[train]\noptimizer = "adamw"\nepochs = 1\nimages_per_epoch = 32\nbatch = 32\n'
-    space = f"[space]\nlearning_rate = {{ low = 0.002, high = 0.01 }}\n[space.cut]\n{cuts}head = {cut}\n"
-    return f"trials = {trials}\nwatch_images = 32\n{TINY_BASE}{space}{train}"
+    train = '[train]\noptimizer = "adamw"\nepochs = 1\nimages_per_epoch = 32\nbatch_size = 32\n'
+    space = f"[space]\nlearning_rate = {{ low = 0.002, high = 0.01 }}\n[space.pruning_ratio]\n{cuts}head = {cut}\n"
+    return f"trials = {trials}\nepoch_eval_images = 32\n{TINY_BASE}{space}{train}"
 
 
 def main() -> None:

@@ -35,8 +35,8 @@ from pruner.network.mobilenet import fresh
 from pruner.network.structure import STAGES
 from pruner.recipe import Prune
 from pruner.system import machine
+from pruner.train import EXECUTIONS, Training
 from pruner.training.fine_tune import Step, fine_tune
-from pruner.tune import EXECUTIONS, Tune
 
 
 def main() -> None:
@@ -71,8 +71,8 @@ def main() -> None:
     )
     for resolution in options.resolutions:
         for execution in options.executions:
-            tune = Tune(
-                epochs=options.rounds + 1, batch=options.batch, resolution=resolution, execution=execution
+            tune = Training(
+                epochs=options.rounds + 1, batch_size=options.batch, resolution=resolution, execution=execution
             )  # fmt: skip
             _compare(plan, split, tune)
 
@@ -80,13 +80,13 @@ def main() -> None:
 def _plan(mflops: float | None, multiple: int) -> ChannelPlan:
     dense = fresh(10, 0)
     if mflops:
-        prune = Prune(target_mflops=mflops, spread="uniform", multiple=multiple)
+        prune = Prune(target_mflops=mflops, allocation="uniform", round_to=multiple)
     else:
-        prune = Prune(cut=dict.fromkeys(STAGES, 0.7), multiple=multiple)
+        prune = Prune(pruning_ratio=dict.fromkeys(STAGES, 0.7), round_to=multiple)
     return make_plan(dense, prune, score_channels(dense, "l2"))
 
 
-def _compare(plan: ChannelPlan, split: Split, tune: Tune) -> None:
+def _compare(plan: ChannelPlan, split: Split, tune: Training) -> None:
     dense = fresh(10, 0)
     others = {
         "synthetic": _synthetic(apply_plan(dense, plan), split, tune),
@@ -108,21 +108,23 @@ def _compare(plan: ChannelPlan, split: Split, tune: Tune) -> None:
     print(f"{'; '.join(said)}; first epoch with compiling {warm:.0f} s", flush=True)
 
 
-def _synthetic(model: torch.nn.Module, split: Split, tune: Tune) -> Iterator[float]:
+def _synthetic(model: torch.nn.Module, split: Split, tune: Training) -> Iterator[float]:
     """Images a second of as many steps as an epoch has, on one batch that lies ready in memory, again and again."""
     device = split.images.device
     model.to(device).train()
     batch = next(
-        train_batches(split, batch=tune.batch, resolution=tune.resolution, seed=0, epoch=0, flip=True, shift=2)
+        train_batches(
+            split, batch_size=tune.batch_size, resolution=tune.resolution, seed=0, epoch=0, flip=True, random_shift=2
+        )
     )
     step = Step(model, tune, device)
     step.execute(tune)
-    count = len(split) // tune.batch
+    count = len(split) // tune.batch_size
     while True:
         began = time.perf_counter()
         for number in range(count):
             step(batch.images, batch.labels, None, 1e-3, number, count)
-        yield count * tune.batch / (time.perf_counter() - began)
+        yield count * tune.batch_size / (time.perf_counter() - began)
 
 
 class _Pictures(Dataset[tuple[torch.Tensor, int]]):
@@ -147,9 +149,9 @@ class _Pictures(Dataset[tuple[torch.Tensor, int]]):
         return self._transform(self._pictures[place]), self._labels[place]
 
 
-def _lab(model: torch.nn.Module, split: Split, tune: Tune) -> Iterator[float]:
+def _lab(model: torch.nn.Module, split: Split, tune: Training) -> Iterator[float]:
     """Images a second of the notebook's loop."""
-    loader = DataLoader(_Pictures(split, tune.resolution), batch_size=tune.batch, shuffle=True, drop_last=True)
+    loader = DataLoader(_Pictures(split, tune.resolution), batch_size=tune.batch_size, shuffle=True, drop_last=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=4e-5)
     model.train()
     while True:

@@ -33,7 +33,7 @@ def main() -> None:
     model = load_network(options.model)
     split = load("cifar10", options.data_root and Path(options.data_root)).holdout.first(options.images)
     scores = score_weights(model, "magnitude")
-    evaluate(model, split, resolution=224, batch=50)  # warms up
+    evaluate(model, split, resolution=224, batch_size=50)  # warms up
     began = time.perf_counter()
     found = [point.accuracy for point in scan_weights(model, split, scores, [0.5], resolution=224)]
     scanned = time.perf_counter() - began
@@ -42,7 +42,7 @@ def main() -> None:
     for name, score in scores.items():
         pruned = copy.deepcopy(model)
         apply_masks(pruned, {name: threshold_mask(score, 0.5)})
-        anew.append(accuracy(evaluate(pruned, split, resolution=224, batch=50)))
+        anew.append(accuracy(evaluate(pruned, split, resolution=224, batch_size=50)))
     everything = time.perf_counter() - began
     print(f"scan {scanned:.1f} s, everything anew {everything:.1f} s, ratio {everything / scanned:.2f}, "
           f"{'equal' if found == anew else 'DIFFERENT'} accuracies")  # fmt: skip

@@ -24,25 +24,25 @@ from pruner.system.machine import cores
 
 STUDY = """
 trials = {trials}
-watch_images = 0
+epoch_eval_images = 0
 [data]
 name = "digits"
 resolution = 32
-[base]
+[dense]
 init = "random"
 optimizer = "adamw"
 epochs = 1
 [space]
 importance = "l2"
 learning_rate = {{ low = 0.001, high = 0.006, log = true }}
-[space.cut]
+[space.pruning_ratio]
 stage3 = {{ low = 0.2, high = 0.8 }}
 stage5 = {{ low = 0.2, high = 0.8 }}
 stage7 = {{ low = 0.2, high = 0.8 }}
 [train]
 optimizer = "adamw"
 epochs = 2
-batch = 32
+batch_size = 32
 """
 
 
@@ -57,16 +57,16 @@ def train(
     from pruner.network.structure import STAGES
     from pruner.recipe import Prune
     from pruner.system import machine
+    from pruner.train import Training
     from pruner.training.fine_tune import fine_tune
-    from pruner.tune import Tune
 
     machine.prepare(threads, "cpu")
     name, resolution, batch = case
     images = datasets.load(name, root)
     dense = mobilenet.fresh(10, 0).eval()
-    prune = Prune(cut=dict.fromkeys(STAGES, 0.5))
+    prune = Prune(pruning_ratio=dict.fromkeys(STAGES, 0.5))
     model = channels.apply_plan(dense, channels.make_plan(dense, prune, importance.score_channels(dense, "l2")))
-    tune = Tune(epochs=10**6, batch=batch, resolution=resolution, images_per_epoch=2 * batch)
+    tune = Training(epochs=10**6, batch_size=batch, resolution=resolution, images_per_epoch=2 * batch)
     done, began = 0, 0.0
     for epoch in fine_tune(model, images.train, tune, mirrors=images.mirrors):
         now = time.time()

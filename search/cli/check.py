@@ -1,0 +1,68 @@
+"""The command `check`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from search.cli.opening import open_files, open_shared
+from search.cli.options import json_option, options, study_argument
+from search.exit_status import ExitStatus
+from search.integrity.check import Problem, find_problems
+from search.integrity.fix import fix
+from search.integrity.rebuild import rebuild
+from search.options import Options
+from search.storage.studies import Damaged
+from search.terminal.progress import Terminal
+from search.workers.setup import set_up
+
+
+@click.command()
+@study_argument
+@options
+@click.option("--fix", "fixing", is_flag=True, help="Do what the list says would be done.")
+@json_option
+def check(study: Path, options: Options, fixing: bool, as_json: bool) -> None:
+    """Verify STUDY: every finished trial has its files, every file its trial, and both say the same.
+
+    Lists what does not agree and what --fix would do about it; a trial whose files are lost is made again from its
+    last checkpoint. Exits with 1 if something is left to fix. Where the database is damaged (status 5), --fix builds a
+    new one from the trials' files and keeps the old one beside it.
+    """
+    spec, folder = open_files(study, options.runs)
+    if fixing:
+        folder.create()
+    with Terminal() as terminal:
+
+        def found() -> list[Problem]:
+            return find_problems(open_shared(spec, folder, options.storage, options.artifacts), folder, terminal)
+
+        try:
+            problems = found()
+        except Damaged:
+            if not fixing:
+                raise
+            click.echo(rebuild(spec, folder, options.storage), err=as_json)
+            problems = found()
+        left = [problem.what for problem in problems]
+        if problems and fixing:
+            left = fix(problems, set_up(spec, folder, options, terminal))
+    if as_json:
+        click.echo(json.dumps({"problems": [problem.as_json() for problem in problems], "left": left}))
+    else:
+        for problem in problems:
+            where = "" if problem.trial is None else f"trial {problem.trial}: "
+            click.echo(f"{where}{problem.what}  ->  {problem.remedy or 'cannot be fixed here'}")
+        if problems and not fixing:
+            click.echo(f"{len(problems)} to fix; give the command again with --fix.")
+        elif problems:
+            click.echo(f"{len(problems) - len(left)} of {len(problems)} fixed.")
+            for line in left:
+                click.echo(f"Left: {line}")
+        else:
+            click.echo("The study is in order.")
+    if left:
+        sys.exit(ExitStatus.LEFT_TO_FIX)

@@ -1,0 +1,95 @@
+"""The commands that grade networks: `evaluate`, `compare`."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from pruner.data.datasets import load
+from pruner.network.loading import load_network
+from pruner.network.mobilenet import widths
+from pruner.system.files import write_out
+from pruner.system.machine import prepare
+from search.cli.opening import print_grade
+from search.cli.options import data_option, data_root_option, json_option, machine_options, resolution_option
+from search.export.compare import comparison, table, weight_figures
+from search.export.grade import grade
+from search.report.figures import models_figure
+from search.report.page import page
+from search.study.score import ScoreRule
+from search.terminal.progress import Terminal
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@data_option
+@data_root_option
+@resolution_option
+@machine_options
+@json_option
+def evaluate(
+    model: Path, name: str, data_root: Path | None, resolution: int, threads: int, device: str, as_json: bool
+) -> None:
+    """Grade MODEL (a .pth or .safetensors) as the course does: operations, accuracy on the test images, score.
+
+    The file is loaded without running any code in it; anything but a MobileNetV2 is refused.
+    """
+    chosen = prepare(threads, device)
+    load_network(model)  # a bad file is told before the data set is read
+    data = load(name, data_root).to(chosen)
+    with Terminal() as terminal:
+        result = asdict(grade(model, data, ScoreRule(), resolution, chosen, terminal))
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        print_grade(result)
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path))
+@data_option
+@data_root_option
+@resolution_option
+@click.option("--no-grade", is_flag=True, help="Leave out accuracy and score, which take longest.")
+@click.option("--latency-threads", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Also draw the comparison, as this HTML file.")
+@machine_options
+@json_option
+def compare(
+    models: tuple[Path, ...],
+    name: str,
+    data_root: Path | None,
+    resolution: int,
+    no_grade: bool,
+    latency_threads: int,
+    out: Path | None,
+    threads: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Put several networks side by side: operations by stage, parameters, bytes, latency, accuracy, score.
+
+    Of two of equal widths, as before and after masks, --out also shows weights by layer.
+    """
+    chosen = prepare(threads, device)
+    networks = [load_network(model) for model in models]  # a bad file is told before the data set is read
+    data = None if no_grade else load(name, data_root).to(chosen)
+    with Terminal() as terminal:
+        rows = comparison(
+            models, data, ScoreRule(), resolution=resolution, threads=latency_threads, device=chosen, progress=terminal
+        )
+    if as_json:
+        click.echo(json.dumps({"models": rows}))
+    else:
+        click.echo(table(rows))
+    if out is not None:
+        figures = {"stages": models_figure({row["file"]: row["mflops_by_stage"] for row in rows})}
+        if len(networks) == 2 and widths(networks[0]) == widths(networks[1]):
+            figures |= weight_figures(*networks)
+        text = f"<pre>{html.escape(table(rows))}</pre>"
+        write_out(out, page("Networks compared", [], figures, text).encode())
+        click.echo(f"Figure: {out}", err=True)

@@ -1,0 +1,41 @@
+"""What several commands do: opening the study they name, printing a grade."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from search.pipeline.parts import read_parts
+from search.pipeline.relay import latest
+from search.storage.artifacts import Shared, artifact_store
+from search.storage.folder import StudyFolder
+from search.storage.studies import load_study
+from search.study.score import masked
+from search.study.spec import StudySpec
+
+
+def open_shared(spec: StudySpec, folder: StudyFolder, storage: str | None, artifacts: str | None) -> Shared:
+    """A study that has begun, to read from, with its files. Raises InputError."""
+    return Shared(load_study(spec, folder, storage), *artifact_store(artifacts))
+
+
+def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
+    """The study and its folder; of a file with several parts, the one that was begun last."""
+    return latest(read_parts(study), runs)
+
+
+def print_grade(graded: dict[str, Any]) -> None:
+    """A finished network's grade in a line."""
+    click.echo(
+        f"Test images: {graded['accuracy']:.2%} right ({graded['accuracy_drop_last']:.2%} as the grader's loader sees "
+        f"them), {graded['mflops']:.3f} MFLOPs, score {graded['score']:.2f}; {graded['params']:,} parameters, "
+        f"{graded['size_bytes']:,} bytes"
+    )
+    left, params = graded["nonzero_params"], graded["params"]
+    if masked(left, params):
+        click.echo(
+            f"Masks: {left:,} parameters are not zero ({left / params:.1%}), {4 * left:,} bytes at 32 bits; the file "
+            f"compressed: {graded['compressed_bytes']:,} bytes; the operations stay as they are"
+        )

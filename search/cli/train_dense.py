@@ -1,0 +1,42 @@
+"""The command `train-dense`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from pruner.exports.module import export_module
+from pruner.network.loading import load_network
+from pruner.system.machine import prepare
+from search.cli.opening import open_files, print_grade
+from search.cli.options import data_root_option, machine_options, runs_option, study_argument
+from search.export.grade import grade
+from search.patience import waiting_for_space
+from search.terminal.progress import Terminal
+from search.trial import dense
+from search.trial.context import open_data
+
+
+@click.command("train-dense")
+@study_argument
+@data_root_option
+@runs_option
+@machine_options
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the network here.")
+def train_dense(study: Path, data_root: Path | None, runs: Path, threads: int, device: str, out: Path | None) -> None:
+    """Train the dense network that STUDY asks for in [dense]; `run` then finds it. Goes on if it was interrupted."""
+    spec, folder = open_files(study, runs)
+    chosen = prepare(threads, device)
+    data = open_data(spec, data_root, chosen)
+    folder.create()
+    with Terminal() as terminal:
+        with waiting_for_space(terminal.line):
+            path = dense.train_dense(spec, data, folder, terminal)
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            export_module(load_network(path), out)
+        graded = grade(path, data, spec.score, spec.data.resolution, chosen, terminal)
+    print_grade(asdict(graded))
+    click.echo(f"Network: {out or path}")

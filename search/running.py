@@ -1,0 +1,125 @@
+"""A study run to its end: every part of its file, the workers, the report, the best network exported and graded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from search.dashboard.server import dashboard
+from search.exit_status import ExitStatus, Failed
+from search.export.export import finish
+from search.options import Options, Web, Workers
+from search.patience import waiting_for_space
+from search.pipeline.parts import Part
+from search.pipeline.relay import note, study_of
+from search.report.page import write_report
+from search.results.ending import failure
+from search.results.records import headline, records
+from search.sampling.samplers import budget
+from search.storage.folder import StudyFolder
+from search.study.spec import StudySpec
+from search.terminal.live import LiveTable
+from search.terminal.progress import Terminal
+from search.workers.cluster import on_ray
+from search.workers.local import LocalLauncher, default_workers
+from search.workers.pool import Launcher, run_pool
+from search.workers.setup import Setup, set_up
+from search.workers.worker import work
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A study file that was run to its end."""
+
+    last: Setup
+    """The part that was worked on last."""
+    summary: dict[str, Any]
+    """What `search.export.export.finish` wrote."""
+    failed: Failed | None
+    """What to end with if there is no network to hand over."""
+
+
+def run_parts(
+    study_file: Path, parts: Sequence[Part], workers: Workers, options: Options, web: Web | None, terminal: Terminal
+) -> Ended:
+    """Set up, have the trials run, export; one part after the other, with the dashboard beside if `web` says where."""
+    before: tuple[StudySpec, StudyFolder] | None = None
+    for number, part in enumerate(parts, 1):
+        folder = StudyFolder(options.runs / part.name)
+        spec = study_of(part, before, options.storage)
+        if len(parts) > 1:
+            left = ", ".join(later.name for later in parts[number:])
+            terminal.line(f"Part {number} of {len(parts)}: {spec.name}{f'; then {left}' if left else ''}.")
+        with waiting_for_space(terminal.line), ExitStack() as beside:
+            ready = set_up(spec, folder, options, terminal)
+            if len(parts) > 1:
+                note(spec, folder)
+            if web:
+                address = beside.enter_context(dashboard(ready.shared, spec, folder, study_file, web))
+                terminal.line(f"Dashboard: {address}")
+            failed = _work_to_the_end(ready, workers, options, terminal, alone=web is None)
+            if part is parts[-1] or failed:
+                return Ended(
+                    ready, finish(ready.shared, study_file, spec, folder, ready.context.data, terminal), failed
+                )
+            write_report(ready.store.study, spec, folder.report)
+        before = (spec, folder)
+    raise AssertionError("a study file has one part or more")
+
+
+def _work_to_the_end(
+    ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool
+) -> Failed | None:
+    """`_work`; returns what to end with, once report and results are out, if it has left no network to hand over."""
+    gave_up: Failed | None = None
+    try:
+        _work(ready, workers, options, terminal, alone=alone)
+    except Failed as failed:
+        if failed.status != ExitStatus.ALL_FAILED:
+            raise
+        gave_up = failed
+    return failure(ready.context.spec.name, records(ready.store.study)) or gave_up
+
+
+def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool) -> None:
+    """Have the trials run, by a pool; a single worker may be this process if that is `alone`, with nothing beside."""
+    spec, study = ready.context.spec, ready.store.study
+    found = records(study)
+    total = budget(spec)
+    left = None if total is None else total - sum(r.state not in ("running", "waiting") for r in found)
+    if left == 0:
+        return
+    local = workers.launcher == "local"
+    gpus = torch.cuda.device_count() if local and options.device in ("auto", "cuda") else 0
+    count = workers.count or default_workers(spec, left, gpus)
+    most = spec.sampler.max_concurrent
+    if count > most > 0 and spec.sampler.name not in ("random", "grid"):
+        terminal.line(
+            f"Note: sampler.max_concurrent = {most} lets {most} trials be under way at once, so some of the {count} "
+            "workers will wait; a study with a larger max_concurrent, or 0, would use them."
+        )
+    launching: AbstractContextManager[Launcher]
+    if not local:
+        launching = on_ray(spec, options, count, workers.gpus, workers.address)
+    elif count == 1 and alone:
+        terminal.line(f"End: {work(ready.store, ready.context, ready.shared, options.grace_period)}.")
+        return
+    else:
+        launching = nullcontext(LocalLauncher(spec, options, count, gpus))
+
+    def standing() -> str:
+        try:
+            return headline(records(study))
+        except (SQLAlchemyError, StorageInternalError):  # the workers wait for it, so the table can, too
+            return "The database does not answer."
+
+    with launching as launcher, LiveTable(terminal, count, standing).shown() as view:
+        ended = run_pool(launcher, count, view)
+    terminal.line(f"End: {ended}.")
