@@ -163,9 +163,9 @@ def test_what_is_ignored_stays_whole(dense: MobileNetV2, scores: Scores) -> None
 
 def test_bad_requests_are_one_line(dense: MobileNetV2, scores: Scores) -> None:
     for bad in (1.0, 1.5, -0.1):
-        with pytest.raises(InputError, match="input should be (less|greater) than"):
+        with pytest.raises(InputError, match=r"input should be (less|greater) than"):
             Prune(pruning_ratio={"stage1": bad})
-        with pytest.raises(InputError, match="input should be (less|greater) than"):
+        with pytest.raises(InputError, match=r"input should be (less|greater) than"):
             Prune(global_pruning_ratio=bad)
     with pytest.raises(InputError, match="stage9"):
         Prune(pruning_ratio={"stage9": 0.5})
