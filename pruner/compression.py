@@ -55,9 +55,6 @@ class Resources(Protocol):
     def teacher(self) -> Teacher:
         """The dense network's logits for all training images."""
 
-    def executed(self, model: nn.Module, train: Training) -> Training:
-        """`training` with each execution `auto` replaced by the one to use on this machine."""
-
 
 def plan_channels(parent: MobileNetV2, prune: Prune, resources: Resources) -> ChannelPlan:
     """The plan that a recipe's `Prune` gives for a network.
@@ -167,7 +164,7 @@ class Compression:
             step = self._steps[self._at]
             before = sum(earlier.train.total_epochs for earlier in self._steps[: self._at])
             reports = fine_tune(
-                self.model, data.train, self._resources.executed(self.model, step.train), mirrors=data.mirrors,
+                self.model, data.train, step.train, mirrors=data.mirrors,
                 keeper=self._keeper, teacher=teacher, resolution=self._resources.resolution, resume=self._state,
                 on_images=on_images,
             )  # fmt: skip

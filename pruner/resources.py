@@ -16,7 +16,6 @@ from pruner.channels.reconstruct import Targets, reconstruct, record_targets
 from pruner.data.datasets import Dataset, Split
 from pruner.errors import InputError
 from pruner.system.seeds import mix
-from pruner.train import Training
 from pruner.training.distill import Teacher, logits_by_chunk
 from pruner.weights.masks import Masks, score_weights
 
@@ -104,10 +103,6 @@ class InMemory:
             found = Teacher(torch.cat(list(chunks)))
             self._kept.append(found)
         return found
-
-    def executed(self, model: nn.Module, training: Training) -> Training:
-        """As it is: `auto` is eager."""
-        return training
 
 
 def calibration(train: Split, count: int, seed: int) -> Split:

@@ -14,12 +14,11 @@ from pydantic import Field
 from pruner.errors import InputError
 from pruner.schema import BatchSize, Checked, Epochs, Images, Pixels, Rate, Ratio, Weight, one_of
 
-EXECUTIONS = ("auto", "eager", "eager-split", "eager-nchw", "eager-bf16", "compiled", "compiled-bf16")
-"""How training is executed (`pruner.training.execution`)."""
-
 Optimizer = Annotated[str, one_of(("sgd", "adamw"))]
 Schedule = Annotated[str, one_of(("cosine", "linear", "constant"))]
-Execution = Annotated[str, one_of(EXECUTIONS)]
+Precision = Annotated[str, one_of(("auto", "float32", "bfloat16", "float16"))]
+MemoryFormat = Annotated[str, one_of(("channels_last", "channels_first"))]
+Part = Annotated[int, Field(ge=0, le=100_000)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +33,10 @@ class Phase(Checked):
     """Its peak learning rate, as a multiple of the training's."""
     schedule: Schedule | None = None
     warmup: Ratio | None = None
-    execution: Execution | None = None
+    compile: bool | None = None
+    precision: Precision | None = None
+    memory_format: MemoryFormat | None = None
+    data_parallel: Part | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +74,15 @@ class TrainSettings(Checked):
     """Above 0: end with an exponential moving average of the weights, with this decay a step."""
     bn_recalibration_images: Images = 0
     """At the end, recalibrate BatchNorm's statistics on so many training images; 0: leave them as training did."""
-    execution: Execution = "auto"
-    """`auto` is eager, but in a study it is what was measured to be fastest, where training is long enough to pay for
-    the measuring."""
+    data_parallel: Part = 32
+    """Images in each part of a batch. On a CPU the parts train on a core each, with BatchNorm statistics of their own;
+    a batch of fewer than twice as many is one part, and 0 makes one part of any batch. GPUs take whole batches."""
+    precision: Precision = "auto"
+    """What activations are computed in: `float32`, `bfloat16` or `float16`; `auto` is 32 bits on a CPU, 16 on a GPU."""
+    memory_format: MemoryFormat = "channels_last"
+    """How images and weights lie in memory: `channels_last` or `channels_first`."""
+    compile: bool = False
+    """Compile the network before training (torch.compile), which takes a minute; on GPUs only."""
     phases: tuple[Phase, ...] = ()
     """`[[train.phases]]`, one after the other; then `epochs` above does not count. Empty: all epochs alike."""
 
@@ -110,7 +118,8 @@ class Training(TrainSettings):
         """The phases as trainings of their own, each alike in all its epochs."""
         if not self.phases:
             return (self,)
-        shared = ("images_per_epoch", "batch_size", "resolution", "schedule", "warmup", "execution")
+        shared = ("images_per_epoch", "batch_size", "resolution", "schedule", "warmup", "data_parallel", "precision",
+                  "memory_format", "compile")  # fmt: skip
         return tuple(
             dataclasses.replace(
                 self,

@@ -121,12 +121,10 @@ def status(invoke: Invoke, study: Path, runs: Path) -> dict[str, Any]:
     return json.loads(invoke("status", study, "--runs", runs, "--json"))
 
 
-def figures(study: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """What a rerun must give again: everything but how long things took."""
-    return [
-        tuple(v for k, v in record.items() if k not in ("wall_seconds", "cpu_seconds", "cost", "worker", "latency_ms"))
-        for record in study["records"]
-    ]
+def figures(study: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a rerun must give again: everything but who did it, and how long it took."""
+    timed = ("wall_seconds", "cpu_seconds", "cost", "worker", "threads", "latency_ms")
+    return [{key: value for key, value in record.items() if key not in timed} for record in study["records"]]
 
 
 @pytest.fixture(scope="session", autouse=True)

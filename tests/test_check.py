@@ -154,7 +154,7 @@ def test_a_study_begun_anew_beside_old_files_does_not_believe_them(
     invoke("run", other, "--runs", runs)
     recipe = json.loads((runs / "tiny/trials/0000/recipe.json").read_text())
     old = json.loads((whole / "tiny/trials/0000/recipe.json").read_text())
-    assert recipe["tune"]["seed"] == 5 != old["tune"]["seed"]
+    assert recipe["recipe"]["train"]["seed"] == 5 != old["recipe"]["train"]["seed"]
     (aside,) = (runs / "tiny" / "orphans").glob("0000-*")
     assert json.loads((aside / "recipe.json").read_text()) == old
     assert json.loads(invoke("check", other, "--runs", runs, "--json", expect=1))["problems"] != []

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import InterpolationMode, Normalize, Resize, ToTensor
 
-from pruner.data.batches import Batch, eval_batches, images_per_epoch, resized_as_pil, steps_per_epoch, train_batches
+from pruner.data.batches import (
+    Batch,
+    images_per_epoch,
+    map_batches,
+    prepared,
+    resized_as_pil,
+    steps_per_epoch,
+    train_batches,
+)
 from pruner.data.datasets import Dataset, Split, cifar10, digits
 from pruner.errors import InputError
 from pruner.train import Training
@@ -20,7 +28,7 @@ from pruner.training.fine_tune import epoch_images
 
 
 def batches(split: Split, epoch: int, **changes: object) -> list[Batch]:
-    options = {"batch_size": 64, "resolution": 32, "seed": 3, "flip": True, "random_shift": 1, **changes}
+    options = {"batch_size": 64, "seed": 3, "flip": True, "random_shift": 1, **changes}
     return list(train_batches(split, epoch=epoch, **options))  # type: ignore[arg-type]
 
 
@@ -55,14 +63,14 @@ def test_resize_is_pils_bit_for_bit(resolution: int) -> None:
     assert torch.equal(resized_as_pil(images, resolution), stacked)
 
 
-def test_eval_batches_are_what_the_graders_transform_makes() -> None:
+def test_batches_in_order_are_what_the_graders_transform_makes() -> None:
     noise = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     split = Split(noise, torch.arange(5))
     resize = Resize((224, 224), InterpolationMode.BILINEAR)
     normalize = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in split.images]
     expected = torch.stack([normalize(ToTensor()(resize(picture))) for picture in pictures])
-    ((images, labels),) = eval_batches(split, batch_size=8, resolution=224)
+    ((images, labels, _),) = map_batches(lambda *given: given, split, batch_size=8, resolution=224)
     torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
     assert torch.equal(labels, split.labels)
 
@@ -79,8 +87,8 @@ def test_batches_follow_from_seed_and_epoch_alone(data: Dataset) -> None:
 def test_without_augmentation_an_epoch_is_the_images_shuffled(data: Dataset) -> None:
     split = data.train.first(128)
     found = batches(split, 0, flip=False, random_shift=0)
-    mine = torch.cat([batch.images for batch in found])
-    theirs = torch.cat([images for images, _ in eval_batches(split, batch_size=64, resolution=32)])
+    mine = torch.cat([prepared(batch.images, 32) for batch in found])
+    theirs = torch.cat(list(map_batches(lambda inputs, *_: inputs, split, batch_size=64, resolution=32)))
     assert torch.equal(mine, theirs[torch.cat([batch.which for batch in found])])
     assert not torch.cat([batch.mirrored for batch in found]).any()
     order = [int((theirs == image).flatten(1).all(1).nonzero()[0]) for image in mine]
@@ -92,7 +100,7 @@ def test_without_augmentation_an_epoch_is_the_images_shuffled(data: Dataset) -> 
 def test_shifts_and_mirrors_move_whole_images() -> None:
     ramp = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).repeat(256, 3, 1, 1)
     split = Split(ramp, torch.zeros(256, dtype=torch.int64))
-    options = {"batch_size": 256, "resolution": 8, "seed": 0, "epoch": 0}
+    options = {"batch_size": 256, "seed": 0, "epoch": 0}
     ((images, *_),) = train_batches(split, flip=True, random_shift=2, **options)
     variants = {image.contiguous().numpy().tobytes() for image in images}
     assert len(variants) == 2 * 5 * 5
@@ -124,9 +132,7 @@ def test_real_cifar10_has_a_stratified_holdout(course_files: tuple[Path, Path]) 
 @given(st.integers(1, 200), st.integers(2, 80), st.integers(0, 250).filter(lambda images: images != 1))
 def test_an_epoch_has_as_many_batches_and_images_as_are_counted(size: int, batch: int, images: int) -> None:
     split = Split(torch.zeros(size, 3, 8, 8, dtype=torch.uint8), torch.zeros(size, dtype=torch.int64))
-    found = list(
-        train_batches(split, batch_size=batch, resolution=8, seed=0, epoch=0, images=images, flip=False, random_shift=0)
-    )
+    found = list(train_batches(split, batch_size=batch, seed=0, epoch=0, images=images, flip=False, random_shift=0))
     assert len(found) == steps_per_epoch(split, batch_size=batch, images=images)
     assert sum(len(one.labels) for one in found) == images_per_epoch(split, batch_size=batch, images=images)
     tune = Training(epochs=2, batch_size=batch, images_per_epoch=images)

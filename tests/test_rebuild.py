@@ -194,7 +194,7 @@ def test_a_study_of_an_earlier_version_is_rebuilt_by_the_next_run(
     models = {path: path.stat().st_mtime_ns for path in runs.glob("tiny/trials/*/model.pth")}
     invoke("run", study, "--runs", runs, *ONE)
     one, other = (figures(status(invoke, study, where)) for where in (runs, whole[1]))
-    told = [number for number, trial in enumerate(other) if trial[1] != "stopped"]  # the rule decides those anew
+    told = [number for number, trial in enumerate(other) if trial["state"] != "stopped"]  # the rule decides those anew
     assert [one[number] for number in told] == [other[number] for number in told]
     assert {path: path.stat().st_mtime_ns for path in models} == models, "a finished trial was run again"
     assert len(list(runs.glob("tiny/trials/*/trial.json"))) == TRIALS

@@ -21,7 +21,7 @@ from pruner.channels.importance import Scores, score_channels
 from pruner.channels.obs import obs_error_curve
 from pruner.channels.plan import apply_plan, compose_plans, interpolate_plan, make_plan
 from pruner.channels.reconstruct import fit, reconstruct, record_targets
-from pruner.data.batches import eval_batches
+from pruner.data.batches import map_batches
 from pruner.data.datasets import Dataset, Split
 from pruner.errors import InputError
 from pruner.measurement.measure import accuracy, evaluate
@@ -36,7 +36,7 @@ SIZE = 32
 
 
 def images_of(split: Split, batch: int = 64) -> Iterator[Tensor]:
-    return (images for images, _ in eval_batches(split, batch_size=batch, resolution=SIZE))
+    return map_batches(lambda inputs, *_: inputs, split, batch_size=batch, resolution=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def images(data: Dataset) -> Split:
 
 @pytest.fixture(scope="module")
 def curves(trained: MobileNetV2, images: Split) -> Scores:
-    return score_channels(trained, "reconstruction", images, resolution=SIZE)
+    return score_channels(trained, "obs", images, resolution=SIZE)
 
 
 def least_squares_error(weight: Tensor, features: Tensor, kept: list[int]) -> float:
@@ -132,7 +132,7 @@ def test_a_curve_never_falls_and_its_order_is_the_ranking(trained: MobileNetV2, 
         assert len(curves[name]) == width
         assert (curves[name] >= 0).all()
         assert curves[name].isfinite().all()
-    plan = make_plan(trained, Prune(importance="reconstruction", pruning_ratio={"stage6": 0.5}), curves)
+    plan = make_plan(trained, Prune(importance="obs", pruning_ratio={"stage6": 0.5}), curves)
     gone = set(range(widths(trained)["stage6.hidden.15"])) - set(plan.keep["stage6.hidden.15"])
     worst_gone = max(float(curves["stage6.hidden.15"][channel]) for channel in gone)
     assert all(float(curves["stage6.hidden.15"][channel]) >= worst_gone for channel in plan.keep["stage6.hidden.15"])
@@ -156,7 +156,7 @@ def learned(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> MobileN
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("importance", ["random", "l2", "reconstruction"])
+@pytest.mark.parametrize("importance", ["random", "l2", "obs"])
 def test_repair_saves_what_a_cut_would_lose(importance: str, learned: MobileNetV2, data: Dataset) -> None:
     scores = score_channels(learned, importance, data.train, resolution=SIZE)
     plan = make_plan(learned, Prune(pruning_ratio=dict.fromkeys(STAGES, 0.4), output_pruning_ratio={}), scores)
@@ -196,7 +196,7 @@ def test_a_repaired_network_trains_on_from_what_evaluation_saw(
     trained: MobileNetV2, images: Split, curves: Scores
 ) -> None:
     """BatchNorm's statistics are those of the new features, so batch statistics change little."""
-    plan = make_plan(trained, Prune(importance="reconstruction", pruning_ratio={"stage6": 0.5}), curves)
+    plan = make_plan(trained, Prune(importance="obs", pruning_ratio={"stage6": 0.5}), curves)
     model = apply_plan(trained, plan)
     assert isinstance(model, MobileNetV2)
     reconstruct(model, record_targets(trained, images, resolution=SIZE), plan, images, resolution=SIZE)
@@ -295,7 +295,7 @@ def test_a_study_cuts_to_a_target_with_repair(invoke: Invoke, write_study: Calla
     for record in done["records"]:
         assert record["state"] == "done"
         assert 0.97 * record["sampled"]["target_mflops"] <= record["mflops"] <= record["sampled"]["target_mflops"]
-    assert load_state(next((tmp_path / "a/tiny/scores").glob("reconstruction-*.pt"))) is not None
+    assert load_state(next((tmp_path / "a/tiny/scores").glob("obs-*.pt"))) is not None
     result = json.loads((tmp_path / "a/tiny/trials/0000/recipe.json").read_text())
     assert result["prune"]["reconstruct"] is True
     invoke("run", study, "--runs", tmp_path / "b")

@@ -6,19 +6,21 @@ damage of pruning, and its reconstruction, are questions of linear algebra on th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pruner.data.batches import eval_batches
+from pruner.data.batches import map_batches
 from pruner.data.datasets import Split
 from pruner.network.structure import GROUPS
 from pruner.system.seeds import mix
 
 BATCH = 32
-"""Images that are looked at together; the places that are sampled depend on it."""
+"""Images in a batch; the places that are sampled depend on it."""
 POSITIONS = 24
 """Feature vectors taken from each image and layer, at random places of the map."""
 _RIDGE, _LEAST_RIDGE = 0.3, 1e-4
@@ -40,40 +42,64 @@ def moments(
 
     `model` is in eval mode, on the images' device. `on_images(n)` is told of every n images done.
     """
-    sums: dict[str, tuple[int, Tensor, Tensor]] = {}
-    batch = 0
-
-    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            vectors = sample(inputs[0], seed, batch).double()
-            count, total, products = sums.get(name, (0, 0.0, 0.0))
-            sums[name] = (count + len(vectors), total + vectors.sum(0), products + vectors.T @ vectors)
-
-        return hook
-
     layers = [reader.layer for group in GROUPS for reader in group.readers]
-    hooks = [model.get_submodule(name).register_forward_pre_hook(record(name)) for name in layers]
+    sums: dict[str, tuple[int, Tensor, Tensor]] = {}
+    with torch.inference_mode(), recording(model, layers, outputs=False) as forward:
+
+        def of_batch(inputs: Tensor, _labels: Tensor, number: int) -> dict[str, tuple[int, Tensor, Tensor]]:
+            vectors = {name: sample(maps, seed, number).double() for name, maps in forward(inputs).items()}
+            return {name: (len(read), read.sum(0), read.T @ read) for name, read in vectors.items()}
+
+        for found in map_batches(of_batch, images, batch_size=BATCH, resolution=resolution, on_images=on_images):
+            for name, parts in found.items():
+                count, total, products = sums.get(name, (0, 0.0, 0.0))
+                sums[name] = (count + parts[0], total + parts[1], products + parts[2])
+    return {name: _moments(*parts) for name, parts in sums.items()}
+
+
+def _moments(count: int, total: Tensor, products: Tensor) -> Moments:
+    mean = total / count
+    return Moments(count, products / count - torch.outer(mean, mean))
+
+
+@contextmanager
+def recording(
+    model: nn.Module, layers: Sequence[str], *, outputs: bool
+) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
+    """In the block, a function from inputs to what these layers read, or give with `outputs`, by name.
+
+    It can be called in several threads at once. The same tensors may be kept by others: do not write to them.
+    """
+    local = threading.local()
+
+    def hook(name: str) -> Callable[..., None]:
+        def keep(_layer: nn.Module, inputs: tuple[Tensor, ...], given: Tensor | None = None) -> None:
+            local.found[name] = inputs[0] if given is None else given
+
+        return keep
+
+    def forward(inputs: Tensor) -> dict[str, Tensor]:
+        local.found = {}
+        model(inputs)
+        found: dict[str, Tensor] = local.found
+        return found
+
+    modules = [(name, model.get_submodule(name)) for name in layers]
+    hooks = [
+        module.register_forward_hook(hook(name)) if outputs else module.register_forward_pre_hook(hook(name))
+        for name, module in modules
+    ]
     try:
-        with torch.inference_mode():
-            for inputs, labels in eval_batches(images, batch_size=BATCH, resolution=resolution):
-                model(inputs)
-                batch += 1
-                if on_images:
-                    on_images(len(labels))
+        yield forward
     finally:
-        for hook in hooks:
-            hook.remove()
-    found = {}
-    for name, (count, total, products) in sums.items():
-        mean = total / count
-        found[name] = Moments(count, products / count - torch.outer(mean, mean))
-    return found
+        for each in hooks:
+            each.remove()
 
 
 def sample(features: Tensor, seed: int, batch: int) -> Tensor:
     """Vectors (n * places, channels) from maps (n, channels, side, side); vectors that are given as such, all of them.
 
-    The places depend on seed, batch number and the maps' size alone: two networks are looked at in the same places.
+    The places depend on seed, batch number and the maps' size alone: two networks are sampled in the same places.
     """
     if features.dim() == 2:
         return features

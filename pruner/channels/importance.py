@@ -7,8 +7,7 @@ one set serves a whole study.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from pruner.channels.obs import obs_scores
-from pruner.data.batches import eval_batches
+from pruner.data.batches import map_batches
 from pruner.data.datasets import Split
 from pruner.errors import InputError, check_name
 from pruner.network.mobilenet import widths
@@ -56,7 +55,7 @@ def score_channels(
 
     taylor: Molchanov et al. 2019, |weight * gradient| with gradients summed over the calibration images.
     hessian: LeCun et al. 1989 (Optimal Brain Damage), weight^2 * mean squared gradient, an image at a time.
-    reconstruction: see `pruner.channels.obs`; sorted, these scores are removal curves.
+    obs: see `pruner.channels.obs`; sorted, these scores are error curves.
     lamp: Lee et al. 2021. fpgm: He et al. 2019. bn_scale: Liu et al. 2017 (Network Slimming).
 
     `on_images(n)` is told of every n calibration images done. Raises InputError where images are needed and missing.
@@ -71,7 +70,7 @@ def score_channels(
         if importance == "obs":
             return obs_scores(model, calibration, resolution=resolution, seed=seed, on_images=on_images)
         squared = importance == "hessian"
-        _set_gradients(model, calibration, resolution, squared, on_images or (lambda count: None))
+        _set_gradients(model, calibration, resolution, squared, on_images)
     criterion = _CRITERIA[importance]()
     graph = dependency_graph(model)
     scores: Scores = {}
@@ -93,30 +92,26 @@ def dependency_graph(model: nn.Module) -> tp.DependencyGraph:
 
 
 def _set_gradients(
-    model: nn.Module, calibration: Split, resolution: int, squared: bool, on_images: Callable[[int], None]
+    model: nn.Module,
+    calibration: Split,
+    resolution: int,
+    squared: bool,
+    on_images: Callable[[int], None] | None,
 ) -> None:
     """Leave in every parameter's `.grad` the sum of gradients, or the mean of the squared ones of single images.
 
     Torch-Pruning's own accumulation keeps only the last sample (1.6.1), hence this one.
     """
-    sums = [torch.zeros_like(parameter) for parameter in model.parameters()]
-    with _one_thread() if squared else nullcontext():
-        for images, labels in eval_batches(calibration, batch_size=1 if squared else 8, resolution=resolution):
-            loss = F.cross_entropy(model(images), labels, reduction="sum")
-            gradients = torch.autograd.grad(loss, list(model.parameters()))
-            for total, gradient in zip(sums, gradients, strict=True):
-                total.add_(gradient.square() if squared else gradient)
-            on_images(len(labels))
+    parameters = list(model.parameters())
+    sums = [torch.zeros_like(parameter) for parameter in parameters]
+
+    def gradients(images: Tensor, labels: Tensor, _number: int) -> list[Tensor]:
+        loss = F.cross_entropy(model(images), labels, reduction="sum")
+        found = torch.autograd.grad(loss, parameters)
+        return [gradient.square() for gradient in found] if squared else list(found)
+
+    batch_size = 1 if squared else 8
+    for found in map_batches(gradients, calibration, batch_size=batch_size, resolution=resolution, on_images=on_images):
+        torch._foreach_add_(sums, found)
     for parameter, total in zip(model.parameters(), sums, strict=True):
         parameter.grad = total / len(calibration) if squared else total
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """With several threads, the gradients of a single image differ from run to run in their last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,8 +1,8 @@
-"""Removal curves: in which order a group's channels go, and the error that is left after their readers are re-fitted.
+"""OBS error curves: the order in which a group's channels go, and the error left after their readers are refitted.
 
 Structured Optimal Brain Surgeon (Hassibi & Stork 1993; Kurtic, Frantar & Alistarh 2023, ZipLM) on the features that
 a layer reads: with their covariance C, P = inv(C + ridge), and the readers' weights W (outputs x channels) in units of
-what BatchNorm makes of them, removing channel j and re-fitting the others costs |W_j|^2 / P_jj. Cheapest first.
+what BatchNorm makes of them, removing channel j and refitting the others costs |W_j|^2 / P_jj. Cheapest first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pruner.channels.features import moments, ridge, scale
 from pruner.data.datasets import Split
-from pruner.network.structure import BLOCKS, GROUPS, Reader, reader_behind
+from pruner.network.structure import BLOCKS, GROUPS, Group, Reader, reader_behind
+from pruner.system.cores import on_cores
 
 
 def obs_scores(
@@ -27,14 +28,14 @@ def obs_scores(
 ) -> dict[str, Tensor]:
     """Group name -> for each channel (channels,), float32, the error once it and all cheaper ones are gone.
 
-    So the scores are a ranking, and sorted they are the removal curve: its k-th value is the error after k channels
+    So the scores are a ranking, and sorted they are the error curve: its k-th value is the error after k channels
     have gone. Errors are relative: of a hidden width to the variance of its block's output (with what the block adds
     to), of a stage's output to the variance of what its readers make of it, averaged over them, of the head to the
     logits' variance. `on_images(n)` is told of every n images done.
     """
     found = moments(model, calibration, resolution=resolution, seed=seed, on_images=on_images)
-    scores = {}
-    for group in GROUPS:
+
+    def curve(group: Group) -> Tensor:
         readers = group.readers
         weights = [_weights(model, reader) for reader in readers]
         covariances = [found[reader.layer].covariance.cpu() for reader in readers]
@@ -46,10 +47,13 @@ def obs_scores(
         shares = [1 / (len(readers) * max(variance, torch.finfo(torch.float32).tiny)) for variance in variances]
         damping = [ridge(weights[0].shape[1], found[reader.layer].count) for reader in readers]
         order, errors = obs_error_curve(weights, covariances, shares, damping)
-        curve = torch.empty(len(order), dtype=torch.float32)
-        curve[order] = errors.float()
-        scores[group.name] = curve
-    return scores
+        scores = torch.empty(len(order), dtype=torch.float32)
+        scores[order] = errors.float()
+        return scores
+
+    widest_first = sorted(GROUPS, key=lambda group: -len(found[group.readers[0].layer].covariance))
+    curves = dict(zip(widest_first, on_cores(curve, widest_first), strict=True))
+    return {group.name: curves[group] for group in GROUPS}
 
 
 def _weights(model: nn.Module, reader: Reader) -> Tensor:

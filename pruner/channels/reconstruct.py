@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 
-from pruner.channels.features import BATCH, ridge, sample, scale
+from pruner.channels.features import BATCH, recording, ridge, sample, scale
 from pruner.channels.plan import ChannelPlan
-from pruner.data.batches import eval_batches
+from pruner.data.batches import map_batches
 from pruner.data.datasets import Split
 from pruner.network.structure import BLOCKS, CLASSIFIER, HEAD, Block
+from pruner.system.cores import on_cores
 
+_CHUNK = 2048
+"""Rows of vectors whose products one core sums."""
 _SMALLEST_SCALE = 0.01
 """Of a layer's median: below this a BatchNorm's factor is not kept, but its channel rescaled."""
 
@@ -39,21 +41,13 @@ def record_targets(
     """
     pairs = [module for block in BLOCKS for module in (block.expansion, block.depthwise) if module]
     names = [*(f"{pair}.1" for pair in (*pairs, HEAD)), *(block.name for block in BLOCKS), CLASSIFIER]
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    with recording(model, names, outputs=True) as forward:
 
-    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda _layer, _inputs, result: found[name].append(sample(result, seed, len(found[name])))
+        def of_batch(inputs: Tensor, _labels: Tensor, number: int) -> dict[str, Tensor]:
+            return {name: sample(maps, seed, number) for name, maps in forward(inputs).items()}
 
-    hooks = [model.get_submodule(name).register_forward_hook(record(name)) for name in names]
-    try:
-        for inputs, labels in eval_batches(images, batch_size=BATCH, resolution=resolution):
-            model(inputs)
-            if on_images:
-                on_images(len(labels))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: torch.cat(parts) for name, parts in found.items()}
+        found = list(map_batches(of_batch, images, batch_size=BATCH, resolution=resolution, on_images=on_images))
+    return {name: torch.cat([batch[name] for batch in found]) for name in names}
 
 
 @torch.inference_mode()
@@ -101,10 +95,10 @@ class _Walk:
         names = {layer: name for name, layer in pruned.named_modules()}
         self._masks = {layer: masks.get(f"{name}.weight") for layer, name in names.items()}
         self._keep = {name: torch.tensor(kept, device=images.images.device) for name, kept in plan.keep.items()}
-        self._doors = [batch for batch, _ in eval_batches(images, batch_size=BATCH, resolution=resolution)]
+        self._doors = list(map_batches(lambda inputs, *_: inputs, images, batch_size=BATCH, resolution=resolution))
 
     def stem(self) -> None:
-        self._doors = [self._model.features[0](door) for door in self._doors]
+        self._doors = list(on_cores(self._model.features[0], self._doors))
 
     def block(self, of: Block) -> None:
         """Fit the block's expansion, depthwise convolution and projection, and pass it."""
@@ -115,17 +109,18 @@ class _Walk:
         if of.expansion:
             conv, norm, _ = layers[0]
             self._fit_pointwise(conv, norm, self._samples(inside), self._targets[f"{of.expansion}.1"][:, hidden])
-            inside = [layers[0](maps) for maps in inside]
+            inside = list(on_cores(layers[0], inside))
         conv, norm, activation = layers[-3]
-        inside = [conv(maps) for maps in inside]
+        inside = list(on_cores(conv, inside))
         target = self._targets[f"{of.depthwise}.1"][:, hidden]
         self._fit_norm(norm, self._samples(inside), target)
-        inside = [activation(norm(maps)) for maps in inside]
+        inside = list(on_cores(lambda maps: activation(norm(maps)), inside))
         target = self._targets[of.name][:, output]
         if of.residual:
             target = target - self._samples(self._doors)
         self._fit_pointwise(layers[-2], layers[-1], self._samples(inside), target)
-        inside = [layers[-1](layers[-2](maps)) for maps in inside]
+        last = nn.Sequential(*layers[-2:])
+        inside = list(on_cores(last, inside))
         if of.residual:
             inside = [maps + door for maps, door in zip(inside, self._doors, strict=True)]
         self._doors = inside
@@ -135,8 +130,8 @@ class _Walk:
         conv, norm, activation = self._model.features[18]
         target = self._targets[f"{HEAD}.1"][:, self._keep["head"]]
         self._fit_pointwise(conv, norm, self._samples(self._doors), target)
-        maps = (activation(norm(conv(door))) for door in self._doors)
-        features = torch.cat([F.adaptive_avg_pool2d(each, 1).flatten(1) for each in maps])
+        last_maps = nn.Sequential(conv, norm, activation, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        features = torch.cat(list(on_cores(last_maps, self._doors)))
         last = self._model.classifier[1]
         assert isinstance(last, nn.Linear)
         weight, means, wanted = fit(features, self._targets[CLASSIFIER], last.weight.double(), self._masks[last])
@@ -144,7 +139,8 @@ class _Walk:
         last.bias.copy_(wanted - weight @ means)
 
     def _samples(self, maps: list[Tensor]) -> Tensor:
-        return torch.cat([sample(batch, self._seed, number) for number, batch in enumerate(maps)])
+        numbers = range(len(maps))
+        return torch.cat(list(on_cores(lambda batch, number: sample(batch, self._seed, number), maps, numbers)))
 
     def _fit_pointwise(self, conv: nn.Module, norm: nn.Module, features: Tensor, target: Tensor) -> None:
         """Have conv and norm make `target` (vectors, outputs) of `features` (vectors, channels)."""
@@ -189,18 +185,32 @@ def fit(
     features, target = features.double(), target.double()
     means, wanted = features.mean(0), target.mean(0)
     centred = features - means
-    covariance = centred.T @ centred / len(features)
-    rest = centred.T @ (target - wanted - centred @ start.T) / len(features)
+    covariance = _products(centred, centred) / len(features)
+    rest = _products(centred, target - wanted) / len(features) - covariance @ start.T
     damping = ridge(features.shape[1], len(features)) * covariance.diagonal().mean().clamp(min=1e-12)
     covariance.diagonal().add_(damping)
     if support is None:
         change = torch.cholesky_solve(rest, torch.linalg.cholesky(covariance))
         return start + change.T, means, wanted
     weight = start.clone()
-    for row, places in enumerate(support):  # each output has its own equations
+
+    def solve(row: int, places: Tensor) -> Tensor:
         left = torch.linalg.cholesky(covariance[places][:, places])
-        weight[row, places] += torch.cholesky_solve(rest[places, row, None], left)[:, 0]
+        return torch.cholesky_solve(rest[places, row, None], left)[:, 0]
+
+    rows = range(len(support))  # each output has its own equations
+    for row, places, change in zip(rows, support, on_cores(solve, rows, support), strict=True):
+        weight[row, places] += change
     return weight, means, wanted
+
+
+def _products(one: Tensor, other: Tensor) -> Tensor:
+    """one.T @ other, summed over chunks of their rows, a core for each chunk."""
+    chunks = on_cores(lambda a, b: a.T @ b, torch.split(one, _CHUNK), torch.split(other, _CHUNK))
+    total = next(chunks)
+    for more in chunks:
+        total += more
+    return total
 
 
 def _set_norm(norm: nn.BatchNorm2d, factor: Tensor, mean: Tensor, variance: Tensor, wanted: Tensor) -> None:

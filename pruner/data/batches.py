@@ -6,15 +6,18 @@ No image is handled alone, and no loader processes are needed: a batch costs abo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pruner.data.datasets import Split
+from pruner.system.cores import on_cores
 from pruner.system.seeds import mix
+
+R = TypeVar("R")
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -25,7 +28,7 @@ class Batch(NamedTuple):
     """Images to train on."""
 
     images: Tensor
-    """float (batch, 3, resolution, resolution), augmented."""
+    """uint8 (batch, 3, pixels, pixels), augmented; `prepared` makes a network's inputs of them."""
     labels: Tensor
     which: Tensor
     """Which images of the split they are."""
@@ -37,7 +40,6 @@ def train_batches(
     split: Split,
     *,
     batch_size: int,
-    resolution: int,
     seed: int,
     epoch: int,
     images: int = 0,
@@ -58,8 +60,8 @@ def train_batches(
     for start in range(0, count - batch_size + 1, batch_size) if count > batch_size else (0,):
         part = slice(start, start + batch_size)
         index = order[part]
-        small = _moved(split.images[index], moves[:, part], mirror[part])
-        yield Batch(normalized(_resized(small, resolution)), split.labels[index], index, mirror[part])
+        moved = _moved(split.images[index], moves[:, part], mirror[part])
+        yield Batch(moved, split.labels[index], index, mirror[part])
 
 
 def steps_per_epoch(split: Split, *, batch_size: int, images: int = 0) -> int:
@@ -73,11 +75,41 @@ def images_per_epoch(split: Split, *, batch_size: int, images: int = 0) -> int:
     return count if count < batch_size else count - count % batch_size
 
 
-def eval_batches(split: Split, *, batch_size: int, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images in order, resized exactly as the course's grader does, otherwise unchanged."""
-    for start in range(0, len(split), batch_size):
-        images = split.images[start : start + batch_size]
-        yield normalized(resized_as_pil(images, resolution)), split.labels[start : start + batch_size]
+def map_batches(
+    function: Callable[[Tensor, Tensor, int], R],
+    split: Split,
+    *,
+    batch_size: int,
+    resolution: int,
+    on_images: Callable[[int], None] | None = None,
+) -> Iterator[R]:
+    """What `function` makes of (inputs, labels, the batch's number) for each batch of a split, in order.
+
+    Images are in order and resized exactly as the course's grader does, otherwise unchanged. Batches are prepared, and
+    `function` runs, on a core each (`pruner.system.cores`).
+
+    Args:
+        function: Called in several threads; inputs are float (batch, 3, resolution, resolution), channels last.
+        split: The images.
+        batch_size: Images a batch; the last may have fewer.
+        resolution: Pixels a side.
+        on_images: Called with n after every n images.
+    """
+
+    def each(start: int) -> tuple[R, int]:
+        images, labels = (values[start : start + batch_size] for values in (split.images, split.labels))
+        inputs = normalized(resized_as_pil(images, resolution))
+        return function(inputs, labels, start // batch_size), len(labels)
+
+    for result, count in on_cores(each, range(0, len(split), batch_size)):
+        if on_images:
+            on_images(count)
+        yield result
+
+
+def prepared(images: Tensor, resolution: int) -> Tensor:
+    """A network's inputs for training, of uint8 images: resized and normalised, channels last."""
+    return normalized(_resized(images, resolution))
 
 
 def resized_as_pil(images: Tensor, resolution: int) -> Tensor:

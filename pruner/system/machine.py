@@ -1,4 +1,4 @@
-"""Torch's threads and memory on this machine, set on purpose."""
+"""This machine's cores, memory and devices, used on purpose."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ def available_memory() -> int:
 
 
 def prepare(threads: int = 0, device: str = "auto") -> torch.device:
-    """Give torch its threads (0: all cores of this process), keep freed memory, choose the device.
+    """Choose the device, and the cores to use of the CPU (0: all of this process); keep freed memory.
 
     Raises InputError for a device that is not there.
     """
     import torch
 
-    torch.set_num_threads(threads or cores())
+    from pruner.system.cores import use_cores
+
     _keep_freed_memory()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,6 +59,7 @@ def prepare(threads: int = 0, device: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {device}: cannot be used here ({reason}); try cpu") from error
+    use_cores(1 if chosen.type == "cuda" else threads or cores())
     return chosen
 
 

@@ -1,13 +1,14 @@
-"""What is kept of a training: an average of its weights, and BatchNorm's statistics found anew for them."""
+"""What is kept of a training: an average of its weights, and BatchNorm's statistics recalibrated for them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from pruner.data.batches import eval_batches
+from pruner.data.batches import map_batches
 from pruner.data.datasets import Split
 from pruner.system.seeds import mix
 
@@ -50,23 +51,27 @@ class Average:
 def recalibrate_batchnorm(model: nn.Module, split: Split, *, count: int, resolution: int, seed: int = 0) -> None:
     """Set BatchNorm's running statistics to the means over about `count` images drawn by the seed, in place.
 
-    `model` is on the images' device; it is left in the mode it was in.
+    `model` is on the images' device.
     """
-    was_training = model.training
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    dropouts = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over batches
-    model.train()
-    for layer in dropouts:
-        layer.eval()
     if count > _BATCH:
         count -= count % _BATCH  # a handful of images would weigh as much as a full batch
+    statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+
+    def of_batch(images: Tensor, _labels: Tensor, _number: int) -> list[Tensor]:
+        replica = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()}).train()
+        for layer in replica.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.eval()
+            elif isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = 1.0  # the running statistics become the batch's
+        replica(images)
+        return [buffer for buffer in replica.buffers() if buffer.is_floating_point()]
+
+    totals = [torch.zeros_like(statistic) for statistic in statistics]
+    batches = 0
     drawn = split.drawn(count, mix(seed, 0xB47))
-    for images, _ in eval_batches(drawn, batch_size=_BATCH, resolution=resolution):
-        model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.train(was_training)
+    for found in map_batches(of_batch, drawn, batch_size=_BATCH, resolution=resolution):
+        torch._foreach_add_(totals, found)
+        batches += 1
+    torch._foreach_div_(totals, batches)
+    torch._foreach_copy_(statistics, totals)

@@ -16,6 +16,7 @@ from torch.fx.experimental.optimization import fuse
 
 from pruner.data.batches import normalized, resized_as_pil
 from pruner.data.datasets import Split
+from pruner.system.cores import on_cores
 
 _BATCH = 32
 _RIGHT = 0.05
@@ -48,11 +49,9 @@ def logits_by_chunk(
         part = split.images[at : at + chunk]
         both = [part, part.flip(-1)] if mirrors else [part]
         with torch.inference_mode():  # not around the loop: whoever takes the chunks would be in it, too
-            found = [
-                torch.cat([_logits(folded, few, resolution, half) for few in torch.split(images, _BATCH)])
-                for images in both
-            ]
-        yield torch.stack(found, 1)
+            parts = [few for images in both for few in torch.split(images, _BATCH)]
+            found = torch.cat(list(on_cores(lambda few: _logits(folded, few, resolution, half), parts)))
+        yield torch.stack(found.chunk(len(both)), 1)
 
 
 def half_is_right(model: nn.Module, split: Split, *, resolution: int) -> bool:

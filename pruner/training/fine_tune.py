@@ -13,22 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.data.batches import images_per_epoch, steps_per_epoch, train_batches
 from pruner.data.datasets import Split
 from pruner.errors import Diverged, InputError
 from pruner.system.seeds import mix
 from pruner.train import Training
-from pruner.training.average import Average, recalibrate_batchnorm
-from pruner.training.distill import Teacher, distillation_loss
-from pruner.training.execution import Run, align_state, half_type, runner
-from pruner.weights.masks import MaskKeeper, apply_masks
-
-_MOVED_IMAGES = 2048
-"""To find BatchNorm's statistics from at a resolution that the network was not trained at. They differ between
-resolutions: without this a network trained at 128 px has forgotten 224 px."""
+from pruner.training.distill import Teacher
+from pruner.training.step import Step
+from pruner.weights.masks import MaskKeeper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +44,7 @@ class Epoch:
 
 
 def fine_tune(
-    model: nn.Module,
+    model: MobileNetV2,
     split: Split,
     training: Training,
     *,
@@ -88,7 +82,7 @@ def fine_tune(
         raise InputError("distill_temperature: learning from the dense network needs its logits")
     device = split.images.device
     # The average lies as the weights do now: a resumed run must begin as this one, or it rounds otherwise.
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device, memory_format=torch.channels_last)
     if keeper:
         keeper.to(device)
     step = Step(model, training, device, keeper)
@@ -104,7 +98,7 @@ def fine_tune(
     epoch, first_step = 0, 0
     for part, steps in zip(training.parts, lengths, strict=True):
         if done < epoch + part.epochs:
-            step.execute(part)
+            step.begin(part)
         for number in range(part.epochs):
             if epoch >= done:
                 yield course.epoch(part, epoch, number * steps, first_step)
@@ -129,7 +123,6 @@ class _Course:
         """One epoch (from 0), which begins at step `phase_step` of its phase and `first_step` of all."""
         device = self.split.images.device
         began = time.perf_counter()
-        self.step.model.train()
         # Summed on the device and read once an epoch: reading makes a GPU wait.
         total_loss = torch.zeros((), device=device)
         right = torch.zeros((), dtype=torch.long, device=device)
@@ -138,7 +131,6 @@ class _Course:
         batches = train_batches(
             self.split,
             batch_size=part.batch_size,
-            resolution=part.resolution,
             seed=part.seed,
             epoch=epoch,
             images=part.images_per_epoch,
@@ -154,7 +146,7 @@ class _Course:
                 wanted = None
                 if self.teacher and part.distill_temperature:
                     wanted = self.teacher.of(batch.which, batch.mirrored)
-                loss, outputs = self.step(batch.images, batch.labels, wanted, rate, first_step + number, self.all_steps)
+                loss, outputs = self.step(batch, wanted, rate, first_step + number, self.all_steps)
                 total_loss += loss * len(batch.labels)
                 right += (outputs.argmax(1) == batch.labels).sum()
                 seen += len(batch.labels)
@@ -172,86 +164,6 @@ class _Course:
             seconds=time.perf_counter() - began,
             state={"epoch": epoch + 1, **self.step.state()},
         )
-
-
-class Step:
-    """One optimisation step, with mixed precision on a GPU, and the state that outlives an epoch."""
-
-    def __init__(
-        self, model: nn.Module, training: Training, device: torch.device, keeper: MaskKeeper | None = None
-    ) -> None:
-        self.model, self._training, self._device, self._keeper = model, training, device, keeper
-        self.optimizer = make_optimizer(model, training)
-        self._run: Run = model
-        self._scaler = torch.amp.GradScaler(device.type, enabled=half_type(device) is torch.float16)
-        self._average = Average(model, training.ema_decay) if training.ema_decay else None
-
-    def execute(self, part: Training) -> None:
-        """From now on run the network as a phase says."""
-        execution = part.execution
-        if execution == "auto":
-            execution = "eager" if self._device.type == "cpu" else "eager-bf16"
-        self._run = runner(self.model, execution, (part.batch_size, part.resolution))
-        align_state(self.optimizer)
-
-    def __call__(
-        self, images: Tensor, labels: Tensor, wanted: Tensor | None, rate: float, number: int, count: int
-    ) -> tuple[Tensor, Tensor]:
-        """(mean loss, outputs) of a batch, after moving the weights by it.
-
-        `wanted`: the teacher's logits, if it has any say; this is step `number` (from 0) of `count`.
-        """
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        outputs = self._run(images)
-        loss = self._loss(outputs, labels, wanted)
-        self.optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self._training.grad_clip_norm:
-            self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self._training.grad_clip_norm)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        if self._keeper:
-            self._keeper.after_step(self.optimizer, number, count)
-        if self._average:
-            self._average.follow()
-        return loss.detach(), outputs.detach()
-
-    def _loss(self, outputs: Tensor, labels: Tensor, wanted: Tensor | None) -> Tensor:
-        hard = F.cross_entropy(outputs, labels, label_smoothing=self._training.label_smoothing)
-        if wanted is None:
-            return hard
-        return distillation_loss(outputs, wanted, self._training.distill_temperature) + self._training.ce_weight * hard
-
-    def finish(self, split: Split, resolution: int) -> None:
-        """Make the network what is kept of the training, for images of that many pixels a side."""
-        self.model.to(memory_format=torch.channels_last)  # whatever ran it last: one that is resumed here rounds alike
-        if self._average:
-            self._average.put_in()
-            if self._keeper:  # the average remembers weights that became zero on the way
-                apply_masks(self.model, self._keeper.masks)
-        moved = resolution != self._training.parts[-1].resolution
-        if count := self._training.bn_recalibration_images or moved * _MOVED_IMAGES:
-            recalibrate_batchnorm(self.model, split, count=count, resolution=resolution, seed=self._training.seed)
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-            "masks": self._keeper.state() if self._keeper else {},
-            "average": self._average.state() if self._average else {},
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        if self._keeper:
-            self._keeper.load_state(state["masks"])
-        if self._average:
-            self._average.load_state(state["average"])
 
 
 def epoch_images(split: Split, training: Training) -> list[int]:
@@ -272,14 +184,3 @@ def schedule(step: int, steps: int, warmup: float, shape: str = "cosine") -> flo
         return 1.0
     share = (step - rising) / max(1, steps - rising)
     return 1 - share if shape == "linear" else 0.5 * (1 + math.cos(math.pi * share))
-
-
-def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW; weight decay on the weights of convolutions and linear layers only."""
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    free = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
-    nesterov = training.momentum > 0
-    return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum, nesterov=nesterov, fused=True)

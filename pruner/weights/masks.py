@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruner.data.batches import eval_batches
+from pruner.data.batches import map_batches
 from pruner.data.datasets import Split
 from pruner.errors import InputError, check_name
 from pruner.network.structure import MODULES, module_of
@@ -90,12 +90,13 @@ def score_weights(
     working = copy.deepcopy(model).eval().requires_grad_(True).to(calibration.images.device)
     parameters = list(weights(working).values())
     sums = [torch.zeros_like(weight) for weight in parameters]
-    for images, labels in eval_batches(calibration, batch_size=8, resolution=resolution):
+
+    def gradients(images: Tensor, labels: Tensor, _number: int) -> list[Tensor]:
         loss = F.cross_entropy(working(images), labels, reduction="sum")
-        for total, gradient in zip(sums, torch.autograd.grad(loss, parameters), strict=True):
-            total.add_(gradient.abs())
-        if on_images:
-            on_images(len(labels))
+        return [gradient.abs() for gradient in torch.autograd.grad(loss, parameters)]
+
+    for each in map_batches(gradients, calibration, batch_size=8, resolution=resolution, on_images=on_images):
+        torch._foreach_add_(sums, each)
     return {
         name: weight.detach().abs() * total.to(weight.device)
         for (name, weight), total in zip(found.items(), sums, strict=True)

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from pruner.channels.importance import Scores
 from pruner.channels.plan import apply_plan, make_plan
-from pruner.data.batches import eval_batches
+from pruner.data.batches import map_batches
 from pruner.data.datasets import Split
 from pruner.errors import InputError
 from pruner.network.structure import GROUPS, MODULES, module_of
 from pruner.recipe import Prune
+from pruner.system.cores import on_cores
 from pruner.weights.masks import threshold_mask, weights
 
 Point = tuple[str, float]
@@ -97,10 +98,9 @@ class _Walk:
 
     def __init__(self, model: nn.Module, split: Split, resolution: int) -> None:
         self.model = copy.deepcopy(model).to(split.images.device).eval().to(memory_format=torch.channels_last)
-        self._batches = [
-            (images.contiguous(memory_format=torch.channels_last), labels)
-            for images, labels in eval_batches(split, batch_size=50, resolution=resolution)
-        ]
+        self._batches = list(
+            map_batches(lambda images, labels, _: (images, labels), split, batch_size=50, resolution=resolution)
+        )
         self._count = len(split)
         self._block = 0
 
@@ -109,7 +109,8 @@ class _Walk:
         """Let the activations pass all blocks before that one."""
         for number in range(self._block, block):
             layer = self.model.get_submodule(f"features.{number}")
-            self._batches = [(layer(activations), labels) for activations, labels in self._batches]
+            activations, labels = zip(*self._batches, strict=True)
+            self._batches = list(zip(on_cores(layer, activations), labels, strict=True))
         self._block = max(self._block, block)
 
     @torch.inference_mode()
@@ -120,9 +121,13 @@ class _Walk:
         assert isinstance(features, nn.Sequential)
         rest, classifier = features[self._block :], model.get_submodule("classifier")
         right = 0
-        for activations, labels in self._batches:
+
+        def count(activations: Tensor, labels: Tensor) -> int:
             outputs = classifier(F.adaptive_avg_pool2d(rest(activations), 1).flatten(1))
-            right += int((outputs.argmax(1) == labels).sum())
+            return int((outputs.argmax(1) == labels).sum())
+
+        for found, (_, labels) in zip(on_cores(count, *zip(*self._batches, strict=True)), self._batches, strict=True):
+            right += found
             if on_images:
                 on_images(len(labels))
         return right / self._count

@@ -181,7 +181,7 @@ def _foreign_folders(trials: Sequence[FrozenTrial], folder: StudyFolder) -> list
 def _damaged_files(folder: StudyFolder) -> list[Problem]:
     archives = (*sorted(folder.scores_folder.glob("*.pt")), *sorted(folder.dense.glob("*.checkpoint")))
     damaged = [path for path in archives if not is_whole_archive(path)]
-    tables = (*filter(Path.exists, (folder.speeds,)), *sorted(folder.dense.glob("*.json")))
+    tables = sorted(folder.dense.glob("*.json"))
     damaged += [path for path in tables if not read_object(path)]
     dense = [path for path in sorted(folder.dense.glob("*.pth")) if not is_whole_archive(path)]
     return [

@@ -47,11 +47,6 @@ class StudyFolder:
         return self.path / "dense.json"
 
     @property
-    def speeds(self) -> Path:
-        """What was measured of how to train fastest (`search.trial.speed`)."""
-        return self.path / "speeds.json"
-
-    @property
     def export(self) -> Path:
         return self.path / "export"
 

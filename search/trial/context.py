@@ -18,7 +18,6 @@ from pruner.network.loading import load_dense
 from pruner.resources import InMemory
 from pruner.system.checkpoint import load_state, save_state
 from pruner.system.hashes import weights_hash
-from pruner.train import Training
 from pruner.training.distill import Teacher
 from pruner.weights.masks import Masks
 from search.results.records import Dense
@@ -29,7 +28,6 @@ from search.study.text import DENSE
 from search.terminal.progress import Progress
 from search.trial.dense import dense_file, measure_dense
 from search.trial.parent import Parent, load_parent
-from search.trial.speed import with_executions
 from search.trial.teacher import open_teacher
 
 
@@ -108,10 +106,6 @@ class Context:
     def teacher(self) -> Teacher:
         """The dense network's logits for all training images."""
         return open_teacher(self.dense, self.dense_hash, self.spec, self.data, self.folder, self.progress)
-
-    def executed(self, model: nn.Module, training: Training) -> Training:
-        """`training` with each execution `auto` that is worth measuring replaced by what is fastest here."""
-        return with_executions(model, training, self.data, self.folder, self.progress)
 
     @property
     def _in_memory(self) -> InMemory:

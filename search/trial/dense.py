@@ -24,7 +24,6 @@ from search.storage.folder import StudyFolder
 from search.study.sections import training
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress
-from search.trial.speed import with_executions
 
 
 def given_file(spec: StudySpec, option: Path | None) -> Path | None:
@@ -95,7 +94,6 @@ def _train(spec: StudySpec, data: Dataset, path: Path, folder: StudyFolder, prog
     resume = load_state(kept)
     model = _start(spec, data)
     how = training(spec.dense, spec.dense.learning_rate, spec.seed, spec.data)
-    how = with_executions(model, how, data, folder, progress)
     images = epoch_images(data.train, how)
     begun = resume["epoch"] if resume else 0
     title, epoch_count = "dense network", how.total_epochs

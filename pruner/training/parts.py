@@ -1,0 +1,193 @@
+"""The gradients of a batch, computed in parts: a part of the images goes forward and backward on a core of its own.
+
+Parts meet once a step, when their gradients are summed in order, so the weights are the same on any number of cores.
+The size of a part belongs to the recipe, not to the machine: BatchNorm normalises by the statistics of a part instead
+of the batch ("ghost" batch normalisation, Hoffer, Hubara & Soudry 2017). Only as many parts as there are cores hold
+activations at a time. On a GPU the batch is computed as a whole.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import MobileNetV2
+
+from pruner.data.batches import Batch, prepared
+from pruner.errors import InputError
+from pruner.system.cores import on_cores
+from pruner.system.machine import has_fast_half
+from pruner.train import Training
+
+Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""The sum of the losses of logits (images, classes), given the labels and, if there is a teacher, its logits."""
+
+
+class Gradients:
+    """The gradients of a network's weights, by one phase of a training."""
+
+    def __init__(self, model: MobileNetV2, phase: Training, loss: Loss) -> None:
+        """Lay out `model` in memory as the phase says.
+
+        Raises:
+            InputError: The network cannot be compiled here.
+        """
+        self._model, self._phase, self._loss = model, phase, loss
+        self._layout = torch.channels_last if phase.memory_format == "channels_last" else torch.contiguous_format
+        model.to(memory_format=self._layout)
+        self._weights = list(model.parameters())
+        self._device = self._weights[0].device
+        self._half = half_type(self._device, phase.precision)
+        self._forward: Callable[[Tensor], Tensor] = model
+        if phase.compile and self._device.type == "cuda":
+            self._forward = _compiled(model)
+        self._replicas: list[MobileNetV2] = []
+
+    def __call__(self, batch: Batch, wanted: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Leave in every weight's `.grad` the gradient of the mean loss, times `scale`.
+
+        Returns:
+            The mean loss, and the logits (images, classes).
+        """
+        self._model.train()
+        if self._device.type != "cpu":
+            return self._whole(batch, wanted, scale)
+        size, count = self._phase.data_parallel, len(batch.labels)
+        parts = max(1, count // size) if size else 1
+        images, labels = batch.images.chunk(parts), batch.labels.chunk(parts)
+        logits_wanted = wanted.chunk(parts) if wanted is not None else [None] * len(labels)
+        kept = _dropout_masks(self._model, count).chunk(parts)
+        replicas = self._begin(len(labels))
+        compute = partial(self._part, factor=scale / count)
+        total: list[Tensor] | None = None
+        losses, outputs = [], []
+        for loss, logits, gradients in on_cores(compute, replicas, images, labels, logits_wanted, kept):
+            losses.append(loss)
+            outputs.append(logits)
+            if total is None:
+                total = [
+                    torch.empty_like(weight).copy_(one) for weight, one in zip(self._weights, gradients, strict=True)
+                ]
+            else:
+                torch._foreach_add_(total, gradients)
+        assert total is not None
+        for weight, gradient in zip(self._weights, total, strict=True):
+            weight.grad = gradient
+        self._finish(replicas)
+        return torch.stack(losses).sum() / count, torch.cat(outputs)
+
+    def _whole(self, batch: Batch, wanted: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+        inputs = prepared(batch.images, self._phase.resolution).contiguous(memory_format=self._layout)
+        with torch.autocast(self._device.type, self._half, enabled=self._half is not torch.float32):
+            logits = self._forward(inputs).float()
+        loss = self._loss(logits, batch.labels, wanted) / len(batch.labels)
+        for weight in self._weights:
+            weight.grad = None
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), logits.detach()
+
+    def _part(
+        self, replica: MobileNetV2, images: Tensor, labels: Tensor, wanted: Tensor | None, kept: Tensor, factor: float
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """(sum of losses, logits, gradients of the weights) of one part; runs on one core."""
+        inputs = prepared(images, self._phase.resolution).contiguous(memory_format=self._layout)
+        with torch.enable_grad():
+            with torch.autocast("cpu", self._half, enabled=self._half is not torch.float32):
+                pooled = F.adaptive_avg_pool2d(replica.features(inputs), 1).flatten(1).float()
+            logits = replica.classifier[1](pooled * kept)
+            loss = self._loss(logits, labels, wanted)
+            gradients = torch.autograd.grad(loss * factor, self._weights)
+        return loss.detach(), logits.detach(), list(gradients)
+
+    def _begin(self, count: int) -> list[MobileNetV2]:
+        """Replicas for so many parts: they share the weights, and begin with the network's running statistics."""
+        while len(self._replicas) < count:
+            self._replicas.append(_replica(self._model, self._half))
+        statistics = _statistics(self._model)
+        for replica in self._replicas[:count]:
+            torch._foreach_copy_(_statistics(replica), statistics)
+        return self._replicas[:count]
+
+    def _finish(self, replicas: list[MobileNetV2]) -> None:
+        """The network's running statistics become the mean of those of the parts."""
+        statistics = _statistics(self._model)
+        torch._foreach_zero_(statistics)
+        for replica in replicas:
+            torch._foreach_add_(statistics, _statistics(replica), alpha=1 / len(replicas))
+        torch._foreach_add_([buffer for buffer in self._model.buffers() if buffer.dim() == 0], 1)  # batches seen
+
+
+def half_type(device: torch.device, precision: str) -> torch.dtype:
+    """The type that activations are computed in: with `auto` 32 bits on a CPU, 16 on a GPU."""
+    if precision == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if has_fast_half(device) else torch.float16
+    kind: torch.dtype = getattr(torch, precision)
+    return kind
+
+
+def _statistics(network: nn.Module) -> list[Tensor]:
+    return [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+
+
+def _dropout_masks(model: MobileNetV2, count: int) -> Tensor:
+    """(count, channels): what dropout multiplies the pooled features of each image by; drawn for the whole batch."""
+    dropout, last = model.classifier[0], model.classifier[1]
+    assert isinstance(dropout, nn.Dropout)
+    assert isinstance(last, nn.Linear)
+    stay = 1 - dropout.p
+    return torch.empty(count, last.in_features).bernoulli_(stay).div_(max(stay, 1e-9))
+
+
+def _replica(model: MobileNetV2, half: torch.dtype) -> MobileNetV2:
+    replica = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()}).train()
+    for layer in replica.modules():
+        if isinstance(layer, nn.ReLU6):
+            layer.inplace = False  # 4 % faster: in place it keeps a copy of what it overwrites, for its gradient
+        elif half is torch.bfloat16 and isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.stride == (2, 2):
+            layer.forward = partial(_strided_depthwise, layer.weight)  # type: ignore[method-assign]
+    return replica
+
+
+def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    torch.compiler.reset()  # or networks compiled before would use up dynamo's limit, and this one stay eager
+    try:
+        torch.compile(torch.square)(torch.ones(16, device=next(model.parameters()).device))
+    except Exception as error:  # of the compiler, which has a dozen kinds
+        raise InputError(f"compile: does not work here ({str(error).strip().splitlines()[0]})") from error
+    return torch.compile(model, dynamic=False, mode="max-autotune-no-cudagraphs")
+
+
+def _strided_depthwise(weight: Tensor, images: Tensor) -> Tensor:
+    """A depthwise 3x3 convolution of stride 2 in bfloat16, where oneDNN's gradient of its input is far slower than in
+    float32 (two Xeon cores with AMX, 96 channels at 112 px, batch 32: 386 against 28 ms)."""
+    found: Tensor = _StridedDepthwise.apply(images.bfloat16(), weight.bfloat16())
+    return found
+
+
+class _StridedDepthwise(torch.autograd.Function):
+    """A depthwise 3x3 convolution of stride 2, padding 1, of images of even size.
+
+    The gradient of its input is a convolution of stride 1 of the output's gradient, with zeros between.
+    """
+
+    @staticmethod
+    def forward(ctx, images, weight):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(images, weight)
+        return F.conv2d(images, weight, None, 2, 1, 1, len(weight))
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        images, weight = ctx.saved_tensors
+        apart = torch.zeros_like(images)
+        apart[:, :, ::2, ::2] = gradient
+        of_images = F.conv2d(apart, weight.flip(2, 3), None, 1, 1, 1, len(weight))
+        _, of_weight, _ = torch.ops.aten.convolution_backward(
+            gradient, images, weight, None, [2, 2], [1, 1], [1, 1], False, [0, 0], len(weight), [False, True, False]
+        )
+        return of_images, of_weight
