@@ -163,7 +163,7 @@ class Space(Section):
         return bool(self.sparsity) or self.global_sparsity is not None
 
     def dimensions(self) -> dict[str, Any]:
-        """Parameter name -> what the study file says of it (a value, a tuple of choices, a Range), in a fixed order."""
+        """Parameter name -> its entry in the study file (a value, a tuple of choices, a Range), in a fixed order."""
         found: dict[str, Any] = {
             "parent": self.parent,
             "importance": self.importance,

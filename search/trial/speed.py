@@ -1,4 +1,4 @@
-"""Which execution a training is given: measured once for a network, its phase and this machine, and kept."""
+"""Choose how a training is executed: measured once per network, phase and machine, and stored."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from search.storage.folder import StudyFolder
 from search.terminal.progress import Progress
 
 _LONG = 1e6
-"""Millions of operations (forward, over all of a phase's images) from which on a phase is measured: minutes on two
-cores. Shorter ones are eager, so that their numbers are the same on every run."""
+"""Millions of operations (forward, over all images of a phase) above which a phase is measured: minutes on two cores.
+Shorter phases are eager, so that their numbers are the same on every run."""
 
 
 def with_executions(
     model: nn.Module, training: Training, data: Dataset, folder: StudyFolder, progress: Progress
 ) -> Training:
-    """`training` with every `auto` that is worth measuring replaced by what is fastest; `model` stays as it was."""
+    """`training` with every `auto` that is worth measuring replaced by the fastest; `model` is unchanged."""
     parts = training.parts
     chosen = [_execution(model, part, data, folder, progress) for part in parts]
     if not training.phases:
