@@ -27,7 +27,7 @@ _NO_RESULTS = ("random", "grid")
 _MEMORY = {"tpe": 1000, "gp": 200}
 """How many finished trials a sampler learns from, at most: the best tenth and the latest (see `remembered`).
 
-Otherwise the cost of a draw would grow with the study, for the Gaussian process with its cube
+Otherwise the cost of a draw would grow with the number of trials, for the Gaussian process with its cube
 (tests/benchmarks/bench_ask.py).
 """
 

@@ -90,7 +90,7 @@ class TrialFolder:
             path.unlink()
         asked = {"parent": parent, "recipe": recipe.as_json()}
         if self._read_json("recipe.json") == asked:
-            # The last worker may have been killed before it copied what it had written to other machines.
+            # The last worker may have been killed before it copied its files to where other machines find them.
             for name in sorted({*CHECKED, CHECKSUMS}, key=lambda name: name == "measurement.json"):
                 if (self.path / name).exists():
                     self.on_saved(self.path / name)

@@ -94,7 +94,7 @@ class LatencySection(Section):
     threads: int = Field(1, ge=1, le=1024)
     batch_size: int = Field(1, ge=1, le=4096)
     runs: int = Field(30, ge=1, le=100_000)
-    """How often latency is measured; the median counts."""
+    """How many times latency is measured; the median counts."""
 
 
 class SamplerSection(Section):

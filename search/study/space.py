@@ -39,7 +39,7 @@ class Range(Section, Generic[T]):
         return tuple(float(low + place * step) for place in range(int((high - low) // step) + 1))
 
     def _decimals(self) -> tuple[Decimal, Decimal, Decimal]:
-        """Low, high and step, as exact as the file and Optuna have them: 0.1 does divide 0.2 ... 0.6."""
+        """Low, high and step as the file writes them and Optuna takes them: 0.1 does divide 0.2 ... 0.6."""
         return Decimal(str(self.low)), Decimal(str(self.high)), Decimal(str(self.step))
 
     @model_validator(mode="after")
