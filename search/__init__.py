@@ -1,4 +1,5 @@
 """Search how far MobileNetV2 can be pruned: studies, trials, their storage, figures and command line.
 
-Knows nothing of channels; it asks Optuna for recipes, has `pruner` carry them out, and keeps what came out.
+This package knows nothing of channels: it samples recipes with Optuna, has `pruner` carry them out, and stores the
+results.
 """

@@ -1,4 +1,4 @@
-"""What something cost: by the clock on the wall, and of all cores together."""
+"""What a computation costs: wall-clock time, and CPU time summed over all cores."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A cost. The difference of two `Cost.now()` of a process is what was spent between them."""
+    """A cost. The difference of two `Cost.now()` of one process is what it spent between them."""
 
     wall_seconds: float = 0.0
-    """Of the clock on the wall."""
+    """Wall-clock time."""
     cpu_seconds: float = 0.0
-    """Of processors: all threads', and those of ended child processes (a compiler's). A busy or virtual machine that
-    keeps a process waiting does not count; on a GPU this is its host's part alone."""
+    """CPU time of all threads and of ended child processes (a compiler's). Time that a busy or virtual machine keeps
+    the process waiting does not count. On a GPU, this is the host's part alone."""
 
     @classmethod
     def now(cls) -> Self:
-        """Since some moment in the past."""
+        """The cost since some fixed moment in the past."""
         return cls(time.perf_counter(), sum(os.times()[:4]))
 
     def __add__(self, other: Cost) -> Cost:

@@ -10,7 +10,7 @@ from pruner.errors import InputError
 
 AFTERWARDS = "nothing finished is lost, give the same command again afterwards"
 _WRONG_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
-"""The system's errors that come again when the command is given again."""
+"""The system errors that recur when the same command is run again."""
 
 
 class ExitStatus(IntEnum):
@@ -18,23 +18,23 @@ class ExitStatus(IntEnum):
 
     DONE = 0
     LEFT_TO_FIX = 1
-    """`check` found something that is not fixed."""
+    """`check` found a problem that is not fixed."""
     BAD_INPUT = 2
-    """Something that was given cannot be used."""
+    """An argument, a file or a setting cannot be used."""
     ALL_FAILED = 3
-    """No trial was finished: every one failed, or three in a row did."""
+    """No trial finished: all failed, or three in a row did."""
     NONE_FEASIBLE = 4
-    """Trials were finished, but none keeps to the constraints."""
+    """Trials finished, but none meets the constraints."""
     DAMAGED = 5
     """The study's database is damaged or lost; `check --fix` builds a new one."""
     TRY_AGAIN = 75
-    """Something outside is at fault that may pass: a full disk, a database that is away (EX_TEMPFAIL)."""
+    """An outside cause that may pass, such as a full disk or an unreachable database (EX_TEMPFAIL)."""
     INTERRUPTED = 130
     """Ctrl-C or SIGTERM (128 + SIGINT)."""
 
 
 class Failed(InputError):
-    """The command ends with a status of its own; the text is one line for the user."""
+    """Ends the command with an exit status of its own; the text is one line for the user."""
 
     def __init__(self, text: str, status: ExitStatus) -> None:
         super().__init__(text)
@@ -42,11 +42,11 @@ class Failed(InputError):
 
 
 def of_system(error: OSError) -> Failed:
-    """What to end with for an error of the operating system's: may it pass, or is another path wanted?"""
+    """The error that ends the command after a system error: may the cause pass, or is another path needed?"""
     path = Path(error.filename) if isinstance(error.filename, str) else None
     said = f"{f'{path}: ' if path else ''}{error.strerror or error}"
     if error.errno == errno.EROFS or (isinstance(error, PermissionError) and path and not path.exists()):
-        return Failed(str(read_only((path or Path()).parent)), ExitStatus.BAD_INPUT)  # it was to be written
+        return Failed(str(read_only((path or Path()).parent)), ExitStatus.BAD_INPUT)  # the path was about to be written
     if isinstance(error, PermissionError):
         return Failed(f"{said}; name another path, or have its owner permit it", ExitStatus.BAD_INPUT)
     if isinstance(error, _WRONG_PATH) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
@@ -55,8 +55,8 @@ def of_system(error: OSError) -> Failed:
 
 
 def read_only(path: Path) -> InputError:
-    """What to raise for a file or folder that must be written to and cannot be."""
+    """The error for a file or folder that must be writable and is not."""
     return InputError(
-        f"{path}: the disk is read-only, or this user may not write here; a study here can be looked at (status, "
-        "check, plot --out, export --out), and goes on in a copy of its folder of runs, named with --runs"
+        f"{path}: the disk is read-only, or this user may not write here; a study here can be read (status, check, "
+        "plot --out, export --out); to continue it, copy its folder of runs and name the copy with --runs"
     )

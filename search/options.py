@@ -1,4 +1,4 @@
-"""The options that say where a study's parts are and what of this machine it may use."""
+"""Options: where a study's parts are, and which resources of this machine it may use."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Web:
-    """Where the dashboard listens, and to whom."""
+    """Where the dashboard listens, and who may use it."""
 
     host: str = "127.0.0.1"
     port: int = 8080
-    """0: any that is free."""
+    """0: any free port."""
     password_file: Path | None = None
     read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Of the commands that work on a study."""
+    """The options of the commands that work on a study."""
 
     runs: Path = Path("runs")
     storage: str | None = None
@@ -29,21 +29,21 @@ class Options:
     dense: Path | None = None
     data_root: Path | None = None
     threads: int = 0
-    """Of torch; 0: all cores."""
+    """Number of torch threads; 0: all cores."""
     device: str = "auto"
     grace_period: float = 60.0
-    """Seconds without a beat after which a worker on another machine counts as dead."""
+    """Seconds without a beat after which a worker on another machine is declared dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """How many workers, and where."""
+    """How many workers run, and where."""
 
     count: int = 0
-    """0: one a core, or GPU."""
+    """0: one per core, or per GPU."""
     launcher: str = "local"
-    """`local`, or `ray`: on the machines of a cluster."""
+    """`local`: on this machine; `ray`: on the machines of a cluster."""
     address: str | None = None
-    """The cluster's; None: RAY_ADDRESS, else a Ray of its own."""
+    """The cluster's address; None: RAY_ADDRESS, or else a new Ray instance."""
     gpus: float = 0.0
-    """Of the cluster's, for each worker."""
+    """GPUs of the cluster for each worker."""

@@ -1,4 +1,4 @@
-"""Waiting for what is away and comes back: a database server that restarts, a disk that is full."""
+"""Retry while something is temporarily unavailable: a database server that restarts, a disk that is full."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from search import signals
 T = TypeVar("T")
 
 PATIENCE_S = 600.0
-"""How long something that was there may be away before a worker gives up."""
+"""How long something that was available may be away before a worker gives up."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Hindrance:
-    """What keeps something from being done, and may pass."""
+    """A cause that prevents an action, and may pass."""
 
     said: str
     passed: str
-    """What to say when it has passed."""
+    """The message for when it has passed."""
 
 
 def full_disk(error: BaseException) -> Hindrance | None:
-    """The hindrance behind an error, if that is a disk, or a user's share of it, that is full."""
+    """The hindrance behind an error, if a disk, or the user's quota on it, is full."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f"{error.filename}: " if error.filename else ""
         return Hindrance(f"{where}{error.strerror}", "There is space on the disk again.")
@@ -45,7 +45,7 @@ def patiently(
     patience: float = PATIENCE_S,
     before_again: Callable[[], object] = bool,
 ) -> T:
-    """Do it, and again while `hindrance` finds one behind its errors, up to `patience` seconds in all.
+    """Call `action`, and repeat it while `hindrance` finds one behind its errors, for up to `patience` seconds in all.
 
     `action` must be safe to repeat. An interrupt ends the waiting, even where interrupts are deferred.
     """
@@ -76,6 +76,6 @@ def patiently(
 
 @contextmanager
 def waiting_for_space(say: Callable[[str], None]) -> Iterator[None]:
-    """In the block, files that do not fit on the disk are written when they do: what they hold took time."""
+    """In the block, retry writes that do not fit on the disk: the data took time to compute."""
     with insisting(lambda write: patiently(write, say, full_disk)):
         yield

@@ -1,4 +1,4 @@
-"""A study run to its end: every part of its file, the workers, the report, the best network exported and graded."""
+"""Run a study to its end: every part of its file, the workers, the report, the best network's export and grade."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ from search.workers.worker import work
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A study file that was run to its end."""
+    """A study file that has been run to its end."""
 
     last: Setup
-    """The part that was worked on last."""
+    """The last part that ran."""
     summary: dict[str, Any]
     """What `search.export.export.finish` wrote."""
     failed: Failed | None
-    """What to end with if there is no network to hand over."""
+    """The error to end with if there is no network to export."""
 
 
 def run_parts(
     study_file: Path, parts: Sequence[Part], workers: Workers, options: Options, web: Web | None, terminal: Terminal
 ) -> Ended:
-    """Set up, have the trials run, export; one part after the other, with the dashboard beside if `web` says where."""
+    """Set up, run the trials and export, one part after the other; the dashboard runs alongside if `web` is given."""
     before: tuple[StudySpec, StudyFolder] | None = None
     for number, part in enumerate(parts, 1):
         folder = StudyFolder(options.runs / part.name)
@@ -77,7 +77,7 @@ def run_parts(
 def _work_to_the_end(
     ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool
 ) -> Failed | None:
-    """`_work`; returns what to end with, once report and results are out, if it has left no network to hand over."""
+    """Call `_work`; return the error to end with, after report and results, if there is no network to export."""
     gave_up: Failed | None = None
     try:
         _work(ready, workers, options, terminal, alone=alone)
@@ -89,7 +89,7 @@ def _work_to_the_end(
 
 
 def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool) -> None:
-    """Have the trials run, by a pool; a single worker may be this process if that is `alone`, with nothing beside."""
+    """Run the trials in a pool, or a single worker in this process if it is `alone`, without a dashboard alongside."""
     spec, study = ready.context.spec, ready.store.study
     found = records(study)
     total = budget(spec)
@@ -102,7 +102,7 @@ def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, 
     most = spec.sampler.max_concurrent
     if count > most > 0 and spec.sampler.name not in ("random", "grid"):
         terminal.line(
-            f"Note: sampler.max_concurrent = {most} lets {most} trials be under way at once, so some of the {count} "
+            f"Note: sampler.max_concurrent = {most} lets {most} trials run at once, so some of the {count} "
             "workers will wait; a study with a larger max_concurrent, or 0, would use them."
         )
     launching: AbstractContextManager[Launcher]
@@ -117,7 +117,7 @@ def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, 
     def standing() -> str:
         try:
             return headline(records(study))
-        except (SQLAlchemyError, StorageInternalError):  # the workers wait for it, so the table can, too
+        except (SQLAlchemyError, StorageInternalError):  # the workers wait for the database, so the table can, too
             return "The database does not answer."
 
     with launching as launcher, LiveTable(terminal, count, standing).shown() as view:

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: the first stops cleanly, the second at once.
 
-The first raises KeyboardInterrupt, wherever the program is, but not in the middle of what `deferred` guards. Nothing
-depends on the guard (files are whole or absent); it saves the epoch that is just being written. Where Python swallows
-exceptions (in a finaliser, in a callback of C) the interrupt is lost, so long work asks `check` now and then.
+The first raises KeyboardInterrupt wherever the program is, except inside a `deferred` block. Correctness does not
+depend on that block (files are whole or absent); it saves the epoch that is being written. Where Python swallows
+exceptions (in a finaliser, in a C callback) the interrupt is lost, so long computations call `check` regularly.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _asked = False
 
 
 def install() -> None:
-    """Handle SIGINT and SIGTERM so, in this process."""
+    """Install these handlers for SIGINT and SIGTERM in this process."""
     signal.signal(signal.SIGINT, _on_signal)
     signal.signal(signal.SIGTERM, _on_signal)
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt if the process was asked to stop."""
+    """Raise KeyboardInterrupt if the process was asked to stop."""
     if _asked and not _depth:
         raise KeyboardInterrupt
 
 
 def sleep(seconds: float) -> None:
-    """Wait. An interrupt ends that even in a `deferred` block, which is not meant to last.
+    """Wait. An interrupt ends the wait even in a `deferred` block, which is meant to be short.
 
     Raises KeyboardInterrupt.
     """

@@ -60,7 +60,7 @@ def test_text_that_is_not_utf_8_is_named_as_what_it_is(tmp_path: Path, content: 
     assert message in complaint(tmp_path / "study.toml")
     (tmp_path / "more.toml").write_text("extends = 'study.toml'")
     line = complaint(tmp_path / "more.toml")
-    assert message in line and f"which {tmp_path / 'more.toml'} extends" in line
+    assert message in line and f"{tmp_path / 'more.toml'} extends it" in line
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_what_is_no_file_is_not_extended(tmp_path: Path, base: str, message: str
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"trials": 3, "seed": 1, "trials": 4}', "the key 'trials' is there twice"),
-        ('{"trials": 3, "space": {"pruning_ratio": {"head": 0.1, "head": 0.2}}}', "the key 'head' is there twice"),
+        ('{"trials": 3, "seed": 1, "trials": 4}', "the key 'trials' occurs twice"),
+        ('{"trials": 3, "space": {"pruning_ratio": {"head": 0.1, "head": 0.2}}}', "the key 'head' occurs twice"),
         ('{"trials": 3, "timeout_hours": NaN}', "hours: input should be a finite number, not nan"),
         ('{"trials": 3, "timeout_hours": -Infinity}', "hours: input should be a finite number, not -inf"),
         ('{"trials": 3, "about": "\\ud800"}', "study.json"),

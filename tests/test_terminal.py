@@ -299,7 +299,7 @@ def test_a_study_ends_although_nobody_reads_its_screen(
         assert process.wait() == 0
     text += given.end()
     assert "Traceback" not in text
-    assert count == 1 or "killed by SIGKILL; the system does that when memory runs out); begun again" in text
+    assert count == 1 or "killed by SIGKILL; the system does that when memory runs out); restarting" in text
     assert sum(f"trial   {number}  done" in text for number in range(4)) == 4
     assert "Report:" in text.splitlines()[-1]
 

@@ -1,1 +1,1 @@
-"""One study file, several searches: each goes on from the networks that the one before left."""
+"""One study file, several searches: each starts from the best networks of the previous one."""

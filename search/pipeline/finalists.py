@@ -1,4 +1,4 @@
-"""What was predicted for networks, and what became of them."""
+"""What was predicted for finalists, and what they reached."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from search.study.spec import StudySpec
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A network, as one of the parts left it."""
+    """A network as one of the parts left it."""
 
     part: str
     record: Record
 
 
 def observations(found: Sequence[Record]) -> list[Observation]:
-    """Of the trials that were trained through: operations, what was seen before training, and what was reached."""
+    """(MFLOPs, untrained accuracy, trained accuracy) of each trial that was trained to its end."""
     done = [r for r in finished(found) if r.same_as is None and r.curve]
     return [(r.mflops, r.accuracy_before, r.accuracy) for r in done
             if r.mflops is not None and r.accuracy_before is not None and r.accuracy is not None]  # fmt: skip
 
 
 def finalists(parts: Sequence[tuple[Part, StudySpec, Sequence[Record]]]) -> list[list[Stop]]:
-    """The way of every network that was trained on, from the search that found it; the farthest first."""
+    """The stops of every network that a later part trained, from the search that found it on; most stops first."""
     trained: dict[str, Stop] = {}
     starts: list[tuple[str, Stop]] = []
     for i, (part, _, found) in enumerate(parts):

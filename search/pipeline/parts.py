@@ -1,7 +1,7 @@
-"""A study file's parts: several searches, each going on from the best networks of the one before.
+"""The parts of a study file: several searches, each starting from the best networks of the previous one.
 
 Each part is a study of its own, with its folder and its database beside the others', so workers, figures and exports
-need to know nothing of parts. What a part's parents are is known when the part before it is finished.
+need not know about parts. A part's parents are known once the previous part is finished.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ CHANGED = (*VARIED, "trials", "timeout_hours", "target_score", "sampler", "const
 """The keys of a study file that a search may change."""
 _OF_SEARCHING = ("space", "iterative", "variants", "trials", "timeout_hours", "target_score", "sampler",
                  "early_stopping", "predictor", "eval_images")  # fmt: skip
-"""Keys that a search which only trains does not take over from the file."""
+"""The file's keys that a `train_only` search ignores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the studies that a study file makes."""
+    """One of the studies that a study file consists of."""
 
     content: dict[str, Any]
-    """Its file's content, but for the parents."""
+    """The content of its study file, without the parents."""
     whole: str
-    """The name of the study file that it is a part of."""
+    """The name of the study file that it belongs to."""
     parents: int = 0
-    """How many networks of the part before it are its parents; 0: it has none, or those that the file names."""
+    """How many networks of the previous part are its parents; 0: none, or those that the file names."""
     min_distance: float = 0.0
-    """By how much the parents' widths must differ, see `choose`."""
+    """The least distance between the parents' widths, see `choose`."""
     train_only: bool = False
     """Does it train its parents without pruning them?"""
 
@@ -49,7 +49,7 @@ class Part:
         return self.content["name"]
 
     def study(self, parents: Sequence[str] = ()) -> StudySpec:
-        """The study, with the networks that it goes on from, as `STUDY/NUMBER`."""
+        """The study, starting from the networks `parents`, each given as `STUDY/NUMBER`."""
         if not self.parents:
             return from_content(self.content)
         parent = list(parents) if len(parents) > 1 else parents[0]
@@ -66,7 +66,7 @@ def read_parts(path: Path) -> list[Part]:
 
 
 def parts(spec: StudySpec) -> list[Part]:
-    """All parts of a study file, in their order. Raises ValueError where one of them would be no study."""
+    """All parts of a study file, in order. Raises ValueError if one of them is not a valid study."""
     if not spec.searches:
         return [Part(spec.content(), spec.name)]
     if len({search.name for search in spec.searches}) < len(spec.searches):
@@ -93,9 +93,9 @@ def _part(spec: StudySpec, search: SearchSection, *, first: bool) -> Part:
         content = {key: value for key, value in content.items() if key not in _OF_SEARCHING}
         changes = merged({"space": {"learning_rate": _rate(spec, search)}, "sampler": {"name": "grid"}}, changes)
         if extra := sorted(changes["space"].keys() - {"learning_rate"}):
-            raise ValueError(f"{where}.space.{extra[0]}: a search that only trains has nothing but a learning_rate")
+            raise ValueError(f"{where}.space.{extra[0]}: a train_only search takes nothing but a learning_rate")
         if (train := changes.get("train")) and "epochs" in train and "phases" not in train:
-            changes = {**changes, "train": {**train, "phases": []}}  # it says otherwise how long it is
+            changes = {**changes, "train": {**train, "phases": []}}  # its epochs replace the file's phases
     content = merged(content, {**changes, "name": f"{spec.name}.{search.name}"})
     if first:
         return Part(content, spec.name)
@@ -116,8 +116,8 @@ def _rate(spec: StudySpec, search: SearchSection) -> float:
 def choose(found: Sequence[Record], count: int, min_distance: float, dense: Mapping[str, int]) -> list[Record]:
     """The best `count` finished trials of which no two are closer than `min_distance`; fewer if there are no more.
 
-    How far two are apart: the mean over all groups of channels of the difference in width, as a share of `dense`, the
-    dense network's widths.
+    The distance of two trials is the mean, over all channel groups, of their difference in width as a share of `dense`,
+    the dense network's widths.
     """
     left = [record for record in finished(found) if record.feasible]
     chosen: list[Record] = []
@@ -130,5 +130,5 @@ def choose(found: Sequence[Record], count: int, min_distance: float, dense: Mapp
 
 
 def distance(one: Mapping[str, int], other: Mapping[str, int], dense: Mapping[str, int]) -> float:
-    """How far two networks' widths are apart, see `choose`."""
+    """The distance between two networks' widths, see `choose`."""
     return sum(abs(one[group] - other[group]) / width for group, width in dense.items()) / len(dense)

@@ -1,4 +1,4 @@
-"""The parts of a study file one after the other: which have begun, and what each takes over from the one before."""
+"""Running the parts of a study file in order: which have begun, and what each takes from the previous one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.study.spec import StudySpec, read_study
 
 
 def begun(parts: Sequence[Part], runs: Path) -> list[tuple[Part, StudySpec, StudyFolder]]:
-    """The parts that have begun, as they were begun."""
+    """The parts that have begun, each with its study as of then, and its folder."""
     found = []
     for part in parts:
         folder = StudyFolder(runs / part.name)
@@ -25,30 +25,30 @@ def begun(parts: Sequence[Part], runs: Path) -> list[tuple[Part, StudySpec, Stud
 
 
 def latest(parts: Sequence[Part], runs: Path) -> tuple[StudySpec, StudyFolder]:
-    """The part that was begun last; the first if none has begun."""
+    """The study and folder of the part that was begun last; of the first part if none has begun."""
     if len(parts) > 1 and (found := begun(parts, runs)):
         return found[-1][1:]
     return parts[0].study(), StudyFolder(runs / parts[0].name)
 
 
 def study_of(part: Part, before: tuple[StudySpec, StudyFolder] | None, storage: str | None) -> StudySpec:
-    """The study that a part is, now that the part `before` it is finished.
+    """The study of a part, once the part `before` it is finished.
 
-    Raises InputError if that left no network to go on from.
+    Raises InputError if that part has no network to start from.
     """
     return part.study(parents(part, *before, storage) if before and part.parents else ())
 
 
 def note(spec: StudySpec, folder: StudyFolder) -> None:
-    """Write down that a part has begun, and as what."""
+    """Record the study that a part is begun as."""
     write_json(folder.study_file, spec.content())
 
 
 def parents(part: Part, spec: StudySpec, folder: StudyFolder, storage: str | None) -> list[str]:
-    """The networks that a part goes on from: the best of that study."""
+    """The networks that a part starts from: the best of the study `spec`."""
     study = load_study(spec, folder, storage).study
     dense = dense_of(study)
     chosen = choose(records(study), part.parents, part.min_distance, dense.widths) if dense else []
     if not chosen:
-        raise InputError(f"study {part.name}: {spec.name} has left no network that meets the constraints to go on from")
+        raise InputError(f"study {part.name}: {spec.name} has no network that meets the constraints to start from")
     return [f"{spec.name}/{record.number}" for record in chosen]

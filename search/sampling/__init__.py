@@ -1,1 +1,1 @@
-"""What the next trial samples, and when a trial is stopped early."""
+"""Sampling a trial's parameters, and stopping trials early."""

@@ -1,4 +1,4 @@
-"""Early stopping of trials, by name. The only home of Optuna's "prune" words: here, a trial is stopped."""
+"""Early-stopping rules by name. Only this file uses Optuna's "prune" words: elsewhere, a trial is stopped."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def make_rule(spec: StudySpec) -> BasePruner:
 
 
 def report_curve(trial: Trial, spec: StudySpec, values: Sequence[float]) -> None:
-    """Tell Optuna, for its dashboard and the stopping rule, what the trial was worth after each epoch so far.
+    """Report the trial's value after each epoch so far to Optuna, for its dashboard and the stopping rule.
 
-    Of a study with several objectives Optuna takes no such values, so nothing is told.
+    Optuna accepts no such values for a study with several objectives, so nothing is reported for one.
     """
     if len(spec.objectives) > 1:
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of epochs that were told before, which it then passes over
+        warnings.simplefilter("ignore")  # Optuna warns about epochs reported before, and ignores them
         for epoch, value in enumerate(values, 1):
             trial.report(value, epoch)
 
 
 def stop_if_hopeless(trial: Trial, spec: StudySpec, epoch: int) -> None:
-    """Ask the rule about the trial after `epoch` (from 1), whose value it has been told. Raises Stopped."""
+    """Raise Stopped if the rule says so after `epoch` (from 1), whose value has been reported."""
     if spec.early_stopping.name != "none" and epoch < spec.total_epochs and trial.should_prune():
         raise Stopped(f"{spec.early_stopping.name} after epoch {epoch} of {spec.total_epochs}")

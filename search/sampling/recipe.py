@@ -1,4 +1,4 @@
-"""What is sampled -> a recipe."""
+"""Sampled parameters -> recipe, and back."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from search.study.spec import StudySpec
 
 
 def dimensions(spec: StudySpec) -> dict[str, Any]:
-    """Parameter name -> what the study file says of it (a value, a tuple of choices, a Range), in a fixed order."""
+    """Parameter name -> its entry in the study file (a value, a tuple of choices, a Range), in a fixed order."""
     variants = {"variant": tuple(spec.variants)} if spec.variants else {}
     return variants | spec.space.dimensions()
 
 
 def suggest(trial: Trial, spec: StudySpec) -> None:
-    """Have Optuna choose every free parameter."""
+    """Have Optuna sample every free parameter."""
     for name, dimension in dimensions(spec).items():
         if isinstance(dimension, Range):
             trial.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
@@ -64,7 +64,7 @@ def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
 
 
 def sampled(asked: Recipe, spec: StudySpec) -> dict[str, Any] | None:
-    """What a trial of the study sampled if this is its recipe; None if none of its trials has that recipe."""
+    """The parameters from which a trial of the study gets this recipe; None if no trial of it can have it."""
     prune, mask = asked.prune, asked.mask
     values: dict[str, Any] = {
         "parent": asked.parent,
@@ -88,7 +88,7 @@ def sampled(asked: Recipe, spec: StudySpec) -> dict[str, Any] | None:
         try:
             if recipe(free, spec) == asked:
                 return free
-        except (InputError, KeyError, TypeError):  # another study's
+        except (InputError, KeyError, TypeError):  # a recipe of another study
             continue
     return None
 

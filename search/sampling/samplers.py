@@ -1,9 +1,10 @@
-"""What a trial samples: Optuna's samplers by name, so that a rerun draws the same with any number of workers.
+"""Optuna's samplers by name, used so that a rerun draws the same with any number of workers.
 
-Optuna's samplers learn from whatever is finished when they are asked, which with several workers depends on timing, and
-they carry a generator through the process. Here a draw is a function of the seed, the trial's number n and the trials
-before it: the results of those up to n - max_concurrent, and what the later ones, finished or not, have sampled. So no
-worker waits for the max_concurrent - 1 trials before its own, and nothing depends on which worker was faster.
+Optuna's samplers learn from the trials that are finished when they are asked, which depends on timing if there are
+several workers. They also carry a random generator through the process. Here a draw is a function of the seed, the
+trial's number n and the trials before it: the results of those up to n - max_concurrent, and the parameters of the
+later ones, finished or not. So no worker waits for the max_concurrent - 1 trials before its own, and nothing depends on
+which worker was faster.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ _NO_RESULTS = ("random", "grid")
 _MEMORY = {"tpe": 1000, "gp": 200}
 """How many finished trials a sampler learns from, at most: the best tenth and the latest (see `remembered`).
 
-Its cost would otherwise grow with the study, the Gaussian process's with the cube (tests/benchmarks/bench_ask.py).
+Otherwise the cost of a draw would grow with the number of trials, for the Gaussian process with its cube
+(tests/benchmarks/bench_ask.py).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What a trial samples, as Optuna stores it."""
+    """A trial's sampled parameters, as Optuna stores them."""
 
     params: dict[str, Any]
     distributions: dict[str, BaseDistribution]
@@ -41,13 +43,13 @@ class Draw:
 
 
 def budget(spec: StudySpec) -> int | None:
-    """How many trials the study has in all; None: as many as its time allows."""
+    """The study's total number of trials; None: as many as its time allows."""
     size = len(grid(spec)) if spec.sampler.name == "grid" else None
     return min((n for n in (spec.trials, size) if n is not None), default=None)
 
 
 def draw(spec: StudySpec, number: int, trials: Sequence[FrozenTrial], fixed: Mapping[str, Any] | None = None) -> Draw:
-    """Choose the parameters of trial `number`. `trials`: the study's, by number; `fixed`: parameters that are given."""
+    """Sample the parameters of trial `number`. `trials`: the study's, by number; `fixed`: parameters that are given."""
     if spec.sampler.name == "grid":
         points = grid(spec)
         return _ask(spec, RandomSampler(), [], {**points[number % len(points)], **(fixed or {})})
@@ -79,7 +81,7 @@ def as_seen_by(spec: StudySpec, number: int, trials: Sequence[FrozenTrial]) -> l
 
 
 def remembered(spec: StudySpec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """At most as many finished trials as the sampler can use in reasonable time; all that run."""
+    """All unfinished trials, and as many finished ones as the sampler can use in reasonable time."""
     most = _MEMORY.get(spec.sampler.name)
     finished = [trial for trial in trials if trial.state.is_finished()]
     if most is None or len(finished) <= most:
@@ -95,7 +97,7 @@ def remembered(spec: StudySpec, trials: Sequence[FrozenTrial]) -> list[FrozenTri
 
 
 def _ask(spec: StudySpec, sampler: BaseSampler, trials: Sequence[FrozenTrial], fixed: dict[str, Any]) -> Draw:
-    """Ask one of Optuna's samplers in a study in memory that holds just these trials."""
+    """Ask one of Optuna's samplers in an in-memory study that holds just these trials."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=[DIRECTIONS[name] for name in spec.objectives], sampler=sampler)
     study.add_trials(trials)

@@ -1,1 +1,1 @@
-"""What is kept of a study, in its database and on disk, and who may change it."""
+"""What is stored of a study, in its database and on disk, and who may change it."""

@@ -1,8 +1,8 @@
-"""A database's address, and what may be printed of it: nothing of its password.
+"""A database's address, and what may be printed of it: never its password.
 
-`study_url` takes an address only where it is clear which part of it is the password, and says nothing of one that it
-does not take. `printable` is made from the parts that are no secret. What other programs say of the database goes
-through `without_secrets` before anybody sees it.
+`study_url` accepts an address only if it is clear which part is the password, and prints nothing of an address that it
+rejects. `printable` is made of the parts that are not secret. Messages of other programs about the database pass
+through `without_secrets` before they are shown.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _DRIVERS = {"postgresql": ("psycopg", "postgres")}
 _HOST = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]+(%\w+)?")
 _SECRET_OPTION = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
 _SHORTEST = 4
-"""Characters of a password that is looked for in texts: a shorter one would be found in every other word."""
+"""The shortest password, in characters, that is searched for in texts: shorter ones occur in ordinary words."""
 _HIDDEN = "***"
 _USER_AND_PASSWORD = re.compile(r"(\w:/{1,2}(?!/)[^\s:/@]*:)(.*@|(?!\d+\b)\S+)", re.DOTALL)
-"""In any text: from the colon after a user's name up to the last @; without an @, what is no port."""
+"""In any text: from the colon after a user name up to the last @; without an @, what is not a port."""
 _BARE_USER_AND_PASSWORD = re.compile(r"(?<![\w/])([\w.-]+:)(?![\s/])[^@]*@(?=[\w.\[-])")
 _PASSWORD_OPTION = re.compile(rf"([?&][^=&\s]*(?:{_SECRET_OPTION.pattern})[^=&\s]*=).*", re.IGNORECASE | re.DOTALL)
 
@@ -36,9 +36,9 @@ _secrets: set[str] = set()
 
 
 def study_url(given: str | None, default: Path) -> URL:
-    """The database's URL: the one given, else SQLite in that file.
+    """The database's URL: the one given, or else SQLite in the file `default`.
 
-    Raises InputError for a URL that is none, a driver that is not installed, SQLite on a network file system.
+    Raises InputError for an invalid URL, a driver that is not installed, or SQLite on a network file system.
     """
     url = URL.create("sqlite", database=str(default)) if given is None else _parsed(given)
     if url.get_backend_name() == "sqlite":
@@ -52,14 +52,14 @@ def study_url(given: str | None, default: Path) -> URL:
 
 
 def printable(url: URL) -> str:
-    """The address without its password, and without options, among which there may be another one."""
+    """The address without its password, and without options, which may contain another one."""
     shown = URL.create(url.drivername, url.username, None, url.host, url.port, url.database)
     return shown.render_as_string(hide_password=True)
 
 
 def without_secrets(text: str) -> str:
-    """The text without the passwords of the addresses that were given, as they are and in any encoding; and without
-    what looks like a user's password in any other address."""
+    """The text without the passwords of all given addresses, plain or encoded, and without anything that looks like
+    a user's password in another address."""
     for pattern in (_USER_AND_PASSWORD, _BARE_USER_AND_PASSWORD, _PASSWORD_OPTION):
         text = pattern.sub(rf"\1{_HIDDEN}", text)
     for secret in sorted(_secrets, key=len, reverse=True):
@@ -98,7 +98,7 @@ def _parsed(given: str) -> URL:
     except ImportError:
         raise InputError(f"--storage: the driver after {backend}+ is not installed; leave it out") from None
     except (SQLAlchemyError, ValueError, TypeError, KeyError):
-        raise _malformed("it names an unknown driver, or an option that cannot be") from None
+        raise _malformed("it has an unknown driver or an invalid option") from None
     return url
 
 
@@ -110,7 +110,7 @@ def _check_file(url: URL) -> None:
 
 
 def _unclear(url: URL, rest: str) -> str:
-    """Why it cannot be told for sure which part of a server's address is which; empty where it can."""
+    """Why the parts of a server's address cannot be told apart for sure; empty if they can."""
     user, at, _ = rest.rpartition("@")
     if rest.count("@") > 1:
         return "it has more than one @"
@@ -121,7 +121,7 @@ def _unclear(url: URL, rest: str) -> str:
     if url.port is not None and not 0 < url.port < 65536:
         return "its port is not a number below 65536"
     if url.host is not None and not _HOST.fullmatch(url.host):
-        return "its host is no name"
+        return "its host is not a name"
     if any("\0" in part for part in (url.username or "", url.password or "", url.database or "")):
         return "it has a NUL"
     return ""

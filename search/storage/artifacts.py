@@ -1,7 +1,7 @@
-"""A study's files where every machine finds them: in an artifact store, beside the folder on this machine.
+"""Share a study's files between machines: in an artifact store, beside the folder on each machine.
 
-The database says under which name each file lies in the store; it is told after the file is there, so what it names is
-whole. Without a store the folders themselves must be shared, or each machine has its own trials' files.
+The database has the name of each file in the store. It gets a name only after the file is written, so the files that it
+names are whole. Without a store, the folders themselves must be shared, or each machine has only its own trials' files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _DENSE_FILE = "dense_file"
 
 
 class ArtifactStore(Protocol):
-    """What Optuna's artifact stores can do (`optuna.artifacts`)."""
+    """The interface of Optuna's artifact stores (`optuna.artifacts`)."""
 
     def open_reader(self, artifact_id: str) -> BinaryIO: ...
 
@@ -54,10 +54,10 @@ class Shared:
     def trial_folder(
         self, folder: StudyFolder, trial: Trial, holding: Callable[[], AbstractContextManager[None]], *, fetch: bool
     ) -> TrialFolder:
-        """The folder to work in, whose files go to the store as they are written.
+        """The trial's folder on this machine, whose files are copied to the store as they are written.
 
-        `holding`: a block in which the trial is this worker's, else Lost is raised: a worker that slept must not write
-        over what the trial's next worker has put down. `fetch`: get what is there first.
+        `holding`: opens a block in which the trial is this worker's, or raises Lost: a worker that slept must not
+        overwrite the files of the trial's next worker. `fetch`: first copy the trial's files from the store.
         """
         here = folder.trial(trial.number)
         if self.artifacts is None:
@@ -69,14 +69,14 @@ class Shared:
         return replace(here, on_saved=lambda path: self._keep(path, trial, names, holding))
 
     def finished_folder(self, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder | None:
-        """The folder of a finished trial with its files in it; None if they are out of reach."""
+        """The folder of a finished trial with its files in it; None if they cannot be reached."""
         here = folder.trial(trial.number)
         if not here.is_finished and self.artifacts is not None:
             self._fetch(here, trial)
         return here if here.is_finished else None
 
     def dense(self, folder: StudyFolder) -> Path | None:
-        """The dense network that the study's first machine put into the store."""
+        """The dense network that the study's first machine put into the store; None if there is none."""
         name = self.store.study.user_attrs.get(_DENSE_FILE)
         if self.artifacts is None or name is None:
             return None
@@ -97,7 +97,7 @@ class Shared:
         self, path: Path, trial: Trial, names: dict[str, str], holding: Callable[[], AbstractContextManager[None]]
     ) -> None:
         assert self.artifacts is not None
-        unique = uuid.uuid4().hex[:12]  # never written over: whoever reads the old one goes on reading it
+        unique = uuid.uuid4().hex[:12]  # a file is never overwritten: its readers can go on reading it
         name = f"{self.prefix}{trial.study.study_name}-{trial.number:04}-{unique}-{path.name}"
         self._write(name, path)
         before = names.get(path.name)
@@ -146,7 +146,7 @@ class Shared:
             with self.artifacts.open_reader(name) as file:
                 return file.read()
         except ArtifactNotFound:
-            raise InputError(f"--artifacts: {name} is not in the store; is it the one the study began with?") from None
+            raise InputError(f"--artifacts: {name} is not in the store; name the one the study began with") from None
 
     def _remove(self, name: str) -> None:
         assert self.artifacts is not None
@@ -155,9 +155,9 @@ class Shared:
 
 
 def artifact_store(where: str | None, *, create: bool = False) -> tuple[ArtifactStore | None, str]:
-    """(the store, what its names begin with) for a folder or `s3://bucket/prefix`; (None, "") for None.
+    """(the store, the prefix of its names) for a folder or `s3://bucket/prefix`; (None, "") for None.
 
-    `create`: make the folder; who only reads wants the one that is there.
+    `create`: make the folder if necessary; without it, the folder must exist.
 
     Raises InputError for a folder that cannot be used, an unknown kind of store, or a driver that is not installed.
     """
@@ -174,7 +174,7 @@ def artifact_store(where: str | None, *, create: bool = False) -> tuple[Artifact
             raise InputError(f"--artifacts: the folder cannot be used ({reason})") from error
         return FileSystemArtifactStore(where), ""
     bucket, _, prefix = rest.partition("/")
-    if kind.lower() != "s3" or not _BUCKET.fullmatch(bucket):  # what it is instead may hold a key: none of it is shown
+    if kind.lower() != "s3" or not _BUCKET.fullmatch(bucket):  # the text may contain a key: none of it is shown
         raise InputError(
             "--artifacts: give a folder, or s3://bucket/prefix; keys belong in AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, another server's address in AWS_ENDPOINT_URL"

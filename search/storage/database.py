@@ -1,4 +1,4 @@
-"""The way into a study's database: its URL, one process at a time where that matters, waiting while it is away."""
+"""Access to a study's database: its URL, one process at a time where that matters, retries while it is away."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ from search.storage.sqlite_file import begin_immediately, is_damage, is_read_onl
 T = TypeVar("T")
 
 _SILENCE_S = 120
-"""How long a connection may be silent in a transaction or under the study's lock before PostgreSQL ends it: a worker
-that was stopped there (Ctrl-Z) must not hold up the others until it is woken."""
+"""Seconds that a connection may be idle in a transaction or under the study's lock before PostgreSQL ends it: a worker
+that was suspended there (Ctrl-Z) must not block the others until it is resumed."""
 DATABASE_ERRORS = DBAPIError | optuna.exceptions.StorageInternalError | LockLost
-"""What a database that is away, locked or full raises."""
+"""The errors of a database that is away, locked or full."""
 
 
 class Unreachable(InputError):
-    """There is no database there, or not at the moment."""
+    """The database does not exist, or cannot be reached at the moment."""
 
 
 class Database:
-    """One process's way into one database. Used by one thread; another thread asks for `another_engine`."""
+    """One process's access to one database. One thread uses it; another thread needs `another_engine`."""
 
     def __init__(
         self, url: URL, lock: Path, silence: int = _SILENCE_S, damaged: Callable[[str], InputError] = InputError
     ) -> None:
         """`lock`: the file that processes on this machine lock; used with SQLite only, which is on one machine.
 
-        `silence`: seconds that PostgreSQL lets a connection hold locks without a word. `damaged`: makes what is raised,
-        now or later, for a file that is damaged, from what is wrong with it.
+        `silence`: seconds that PostgreSQL lets an idle connection hold locks. `damaged`: makes the exception for a
+        damaged file, raised now or later, from what is wrong with it.
 
         Raises InputError if the database cannot be reached or used.
         """
@@ -60,7 +60,7 @@ class Database:
         self._damaged = damaged
         self._holder: Any = None
         self.read_only = self.on_one_machine and not is_writable(self._file)
-        """Is it a file on a disk, or in a folder, that this process cannot write to?"""
+        """Is it a file that this process cannot write to, because of its disk or its folder?"""
         name = printable(url)
         try:
             with self._alone_while_opening():
@@ -84,12 +84,12 @@ class Database:
 
     @property
     def on_one_machine(self) -> bool:
-        """Is it SQLite, which only processes of one machine may share?"""
+        """Is it SQLite, which only processes on one machine may share?"""
         return self.url.get_backend_name() == "sqlite"
 
     @contextmanager
     def alone(self, study_id: int) -> Iterator[None]:
-        """Hold the study's lock: of all processes on all machines, one at a time is in such a block.
+        """Hold the study's lock: only one process at a time, on all machines, is in such a block.
 
         On a server the lock belongs to a connection, and everything in the block goes through that connection: if it
         breaks, the next statement raises LockLost or the database's error instead of going on unprotected.
@@ -114,7 +114,7 @@ class Database:
             self._holder = None
 
     def verify(self) -> None:
-        """Read a whole SQLite file. Raises what `damaged` makes if it is damaged anywhere."""
+        """Read a whole SQLite file. Raises what `damaged` makes if any part is damaged."""
         if self.on_one_machine:
             with self.engine.connect() as connection:
                 said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
@@ -122,25 +122,25 @@ class Database:
                 raise self._damaged(said)
 
     def patiently(self, action: Callable[[], T], say: Callable[[str], None]) -> T:
-        """Do it, and again while the database is away (a server that restarts) or a disk is full (`search.patience`).
+        """Call `action`, and repeat it while the database is away (a server restarts) or a disk is full.
 
-        `action` must be safe to repeat: after an error nobody knows whether the last step took effect.
+        `action` must be safe to repeat: after an error it is unknown whether the last step took effect.
         """
         return patiently(action, say, hindrance, before_again=self.engine.dispose)
 
     def storage_for_threads(self) -> RDBStorage:
-        """The same database for a server with threads: as many connections as they ask for, none under the lock."""
+        """The same database for a server with threads: as many connections as they need, none under the lock."""
         options = {**self._connecting(), "pool_pre_ping": True}
         storage = RDBStorage(self.url.render_as_string(hide_password=False), options)
         self._watched(storage.engine)
         return storage
 
     def another_engine(self) -> sqlalchemy.Engine:
-        """For another thread, or for a last word while this one's connection is in use. Keeps no connection open."""
+        """An engine for another thread, or for a write while the connection is in use. It keeps no connection open."""
         return self._watched(sqlalchemy.create_engine(self.url, poolclass=NullPool, **self._connecting()))
 
     def _watched(self, engine: sqlalchemy.Engine) -> sqlalchemy.Engine:
-        """Have SQLite begin its transactions so that no two workers meet, and say what is wrong with a file."""
+        """Have SQLite transactions exclude each other, and explain errors of damaged or read-only files."""
         if self.on_one_machine:
             sqlalchemy.event.listen(engine, "handle_error", self._explain)
             if not self.read_only:
@@ -154,7 +154,7 @@ class Database:
             raise read_only(self._file) from context.original_exception
 
     def _connecting(self) -> dict[str, Any]:
-        """How to reach it, for every engine."""
+        """The connection options of every engine."""
         options = self._engine_options()
         return {key: options[key] for key in ("connect_args", "creator") if key in options}
 
@@ -163,9 +163,9 @@ class Database:
             return {"creator": reader(self._file)}
         if self.on_one_machine:
             return {"connect_args": {"timeout": 60}}
-        # One connection is kept, so that what follows a lock goes through the connection that holds it. Optuna needs
-        # a second for a moment when it looks at its tables' version.
-        # A machine that vanishes must not keep its locks for the two hours that are usual.
+        # One connection is kept, so that statements under a lock use the connection that holds it. Optuna briefly
+        # needs a second one when it checks its tables' version.
+        # A machine that vanishes must not keep its locks for the usual two hours.
         connect_args = {
             "connect_timeout": 3,
             "keepalives_idle": 30,
@@ -176,7 +176,7 @@ class Database:
 
     @contextmanager
     def _alone_while_opening(self) -> Iterator[None]:
-        """Of two processes that make one database's tables at once, one would fail."""
+        """Hold a lock: of two processes that create one database's tables at once, one would fail."""
         if self.read_only:
             yield
             return
@@ -196,7 +196,7 @@ class Database:
 
 
 def reason(error: BaseException) -> str:
-    """A database's error in a line."""
+    """A database error in one line."""
     chain = list(_chain(error))
     cause = next((one for one in chain if isinstance(one, DBAPIError | LockLost)), chain[-1])
     if isinstance(cause, LockLost):
@@ -206,12 +206,12 @@ def reason(error: BaseException) -> str:
 
 
 def _original(error: BaseException) -> BaseException | None:
-    """The driver's own error behind the database's."""
+    """The driver's own error behind a database error."""
     return next((one.orig for one in _chain(error) if isinstance(one, DBAPIError)), None)
 
 
 def hindrance(error: BaseException) -> Hindrance | None:
-    """What is behind an error that may pass: a database that does not answer, a full disk."""
+    """The cause of an error, if it may pass: a database that does not answer, a full disk."""
     cause = error.__cause__ if isinstance(error, Unreachable) and error.__cause__ else error
     if any(
         isinstance(one, LockLost | OperationalError | InterfaceError)
@@ -223,8 +223,8 @@ def hindrance(error: BaseException) -> Hindrance | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what led to it, as far as that is the database's: what breaks a connection in the middle of a
-    query comes out wrapped, as an error of the rollback that followed, which Optuna wraps once more."""
+    """The error and the database errors that led to it. An error that breaks a connection in the middle of a query
+    comes wrapped in an error of the rollback that followed, which Optuna wraps once more."""
     one: BaseException | None = error
     while isinstance(one, SQLAlchemyError | optuna.exceptions.StorageInternalError | LockLost):
         yield one

@@ -8,7 +8,7 @@ from search.storage.database import DATABASE_ERRORS, reason
 
 
 def ended_by(error: BaseException) -> Failed | None:
-    """What to end with for an error; None for a fault of this program, whose traceback says more."""
+    """The Failed to end with for an error; None for a bug in this program, whose traceback says more."""
     if isinstance(error, Failed):
         return error
     if isinstance(error, InputError):
@@ -18,5 +18,5 @@ def ended_by(error: BaseException) -> Failed | None:
     if isinstance(error, DATABASE_ERRORS):
         return Failed(f"the study's database: {reason(error)}; {AFTERWARDS}", ExitStatus.TRY_AGAIN)
     if isinstance(error, KeyboardInterrupt):
-        return Failed("interrupted; give the same command again to go on", ExitStatus.INTERRUPTED)
+        return Failed("interrupted; give the same command again to continue", ExitStatus.INTERRUPTED)
     return None

@@ -16,10 +16,10 @@ _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the file `path` for this process, made if necessary: True if it was free, or has become so with `wait`.
+    """Lock the file `path`, created if necessary, for this process. Yields False if it is locked and `wait` is False.
 
-    The kernel lets go when the process ends, however it does. On a disk, or in a folder, that cannot be written to
-    nobody else can hold it either, and it counts as free.
+    The kernel releases the lock when the process ends, however it ends. Where nothing can be written, no other process
+    can hold the lock either, so it counts as free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait else 0, mode=0o666)
@@ -40,7 +40,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def network_filesystem(path: Path, mounts: str | None = None) -> str | None:
-    """The type of the network file system that `path` is on, such as nfs4; None on a local one, or where unknown.
+    """The type of the network file system that `path` is on, such as nfs4; None if it is local or unknown.
 
     `mounts`: the text of /proc/self/mountinfo, read if not given.
     """
@@ -65,7 +65,7 @@ def place_of(folder: Path, *, one_machine: bool) -> str:
     """A name for a folder as this machine's kernel sees it.
 
     Processes with the same place see each other's file locks, so there a free lock proves that its holder is dead.
-    `one_machine`: all processes are on this machine, even after it was started anew.
+    `one_machine`: all processes are on this machine, also after a reboot.
     """
     status = folder.stat()
     boot = "" if one_machine else _boot()

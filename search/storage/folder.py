@@ -1,4 +1,4 @@
-"""The files of a study: their paths, and that all its folders are there."""
+"""The files of a study: their paths, and the creation of its folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from search.storage.trial_folder import LOCK, TrialFolder, leftovers
 
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
-    """Where one study's files are: `runs/<study>/`."""
+    """The paths of one study's files: `runs/<study>/`."""
 
     path: Path
 
@@ -24,12 +24,12 @@ class StudyFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by a process (`search.storage.filesystem`) that opens an SQLite database or looks for its next trial."""
+        """Locked, see `search.storage.filesystem`, to open an SQLite database or to look for the next trial."""
         return self.path / "study.lock"
 
     @property
     def study_file(self) -> Path:
-        """Of a study that is a part of another's file: what it was begun as."""
+        """For a study that is a part of a study file: the content that it was begun with."""
         return self.path / "study.json"
 
     @property
@@ -38,12 +38,12 @@ class StudyFolder:
 
     @property
     def errors(self) -> Path:
-        """What killed workers, in full."""
+        """The tracebacks of workers that died."""
         return self.path / "errors.txt"
 
     @property
     def dense_figures(self) -> Path:
-        """Which dense network the study prunes, and what that has; the database says it, too."""
+        """Which dense network the study prunes, and its figures; the database has them, too."""
         return self.path / "dense.json"
 
     @property
@@ -68,16 +68,16 @@ class StudyFolder:
         return self.path / "trials"
 
     def trial_folders(self) -> list[Path]:
-        """Those that are there, by number."""
+        """The existing trial folders, by number."""
         return sorted(self.trials.iterdir()) if self.trials.exists() else []
 
     def begun_trials(self) -> dict[int, TrialFolder]:
-        """Number -> folder, for the trials that have got as far as to keep their recipe here."""
+        """Number -> folder, for the trials whose recipe is stored here."""
         found = {int(path.name): self.trial(int(path.name)) for path in self.trial_folders() if path.name.isdigit()}
         return {number: home for number, home in found.items() if home.has_begun}
 
     def sweep(self) -> None:
-        """Delete what killed processes left in trials' folders, where nobody is at work."""
+        """Delete what killed processes left in the folders of trials that no worker has locked."""
         for home in self.trial_folders():
             if found := leftovers(home):
                 with locked(home / LOCK, wait=False) as free:
@@ -88,7 +88,7 @@ class StudyFolder:
         return TrialFolder(self.trials / f"{number:04}", self.path / "orphans")
 
     def create(self) -> None:
-        """Make the folders. Raises InputError where that is not possible, or nothing can be written in them."""
+        """Make the folders. Raises InputError if that fails, or if nothing can be written in them."""
         try:
             for folder in (self.path, self.scores_folder, self.trials, self.export, self.dense):
                 folder.mkdir(parents=True, exist_ok=True)

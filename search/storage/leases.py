@@ -1,8 +1,8 @@
-"""Which worker works on which trial, and for how long the study has been worked on: two tables beside Optuna's.
+"""Which worker works on which trial, and how long the study has been worked on: two tables beside Optuna's.
 
-A worker beats: it counts up a number beside its trial. Another worker that has watched the number stand still for the
-grace period takes the trial over; no two clocks are compared, and a machine that slept wakes up with its lease
-unless somebody else was awake to take it. Where both are on one machine, the lock on the trial's folder tells at once.
+A worker beats: it increments a number beside its trial. Another worker that sees the number unchanged for the grace
+period takes the trial over. No two clocks are compared, and a machine that slept still has its lease unless another
+worker has taken it. If both workers are on one machine, the lock on the trial's folder decides at once.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _CLOCK = {
     "sqlite": "(julianday('now') - 2440587.5) * 86400.0",
     "postgresql": "extract(epoch from clock_timestamp())",
 }
-"""The database's own clock in seconds; only its differences count."""
+"""The database's own clock in seconds; only differences matter."""
 
 
 class Lost(Exception):
-    """This worker was declared dead, and its trial has gone to another: drop it."""
+    """This worker was declared dead, and another has taken its trial: drop the trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class Lease:
     """A worker's lease of a trial."""
 
     worker: str
-    """Empty: it was given back."""
+    """Empty: the lease was given back."""
     place: str
     """Where the worker sees the trial's folder (`search.storage.filesystem.place_of`)."""
     beat: int
     deaths: int
-    """How many workers in a row have died in this trial without getting on with it."""
+    """How many workers in a row have died in this trial without finishing an epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,14 @@ class Leases:
     worker: str
 
     def create(self) -> None:
-        """Make the tables and the study's row, if that is not done yet; call it under the study's lock."""
+        """Create the tables and the study's row if necessary; call it under the study's lock."""
         _META.create_all(self.engine)
         with self.engine.begin() as connection:
             if connection.execute(sql.select(_WORK).where(_WORK.c.study_id == self.study_id)).first() is None:
                 connection.execute(_WORK.insert().values(study_id=self.study_id, seconds=0.0, last=0.0, best=None))
 
     def all(self) -> dict[int, Lease]:
-        """Trial id -> lease, for the trials that are under way."""
+        """Trial id -> lease, for the running trials."""
         with self.engine.begin() as connection:
             rows = connection.execute(sql.select(_LEASES).where(_LEASES.c.study_id == self.study_id))
             return {row.trial_id: Lease(row.worker, row.place, row.beat, row.deaths) for row in rows}
@@ -97,11 +97,11 @@ class Leases:
         return deaths
 
     def beat(self, trial_id: int) -> bool:
-        """Show that this worker is alive. False: the trial is another's by now."""
+        """Show that this worker is alive. False: another worker has taken the trial."""
         return self._change(trial_id, beat=_LEASES.c.beat + 1)
 
     def got_on(self, trial_id: int) -> bool:
-        """An epoch is done: earlier deaths no longer count. False: the trial is another's by now."""
+        """Record that an epoch is done: earlier deaths no longer count. False: another worker has taken the trial."""
         return self._change(trial_id, beat=_LEASES.c.beat + 1, deaths=0)
 
     def holds(self, trial_id: int) -> bool:
@@ -111,11 +111,11 @@ class Leases:
             return connection.execute(mine).first() is not None
 
     def give_back(self, trial_id: int) -> None:
-        """Leave the trial to whoever comes next."""
+        """Give the trial back for another worker."""
         self._change(trial_id, worker="")
 
     def drop(self, trial_id: int) -> None:
-        """The trial is finished."""
+        """Delete the lease of a finished trial."""
         with self.engine.begin() as connection:
             connection.execute(_LEASES.delete().where(_LEASES.c.trial_id == trial_id))
 
@@ -125,10 +125,10 @@ class Leases:
             return connection.execute(mine.values(**values)).rowcount == 1
 
     def work(self, longest_gap: float) -> tuple[float, float | None]:
-        """(seconds the study has been worked on, best score so far), the first brought up to date.
+        """Bring the study's working time up to date; returns (that time in seconds, best score so far).
 
-        Workers call this again and again; time in which none did for `longest_gap` seconds is not counted, and time
-        in which several did is counted once.
+        Workers call this regularly. A gap of more than `longest_gap` seconds without a call is not counted, and time
+        in which several workers called is counted once.
         """
         now: sql.ColumnElement[float] = sql.literal_column(_CLOCK[self.engine.dialect.name])
         gap = now - _WORK.c.last
@@ -140,12 +140,12 @@ class Leases:
         return row.seconds, row.best
 
     def worked(self, seconds: float) -> None:
-        """The study had been worked on for so long before its database was built anew."""
+        """Set the seconds that the study had been worked on before its database was rebuilt."""
         with self.engine.begin() as connection:
             connection.execute(_WORK.update().where(_WORK.c.study_id == self.study_id).values(seconds=seconds))
 
     def reached(self, score: float) -> None:
-        """A trial that meets the constraints has that score."""
+        """Record the score of a trial that meets the constraints."""
         here = sql.and_(_WORK.c.study_id == self.study_id, sql.or_(_WORK.c.best.is_(None), _WORK.c.best < score))
         with self.engine.begin() as connection:
             connection.execute(_WORK.update().where(here).values(best=score))
@@ -160,9 +160,9 @@ class Observer:
         self._looked = -math.inf
 
     def look(self, leases: dict[int, Lease]) -> None:
-        """Note what beats; call it again and again.
+        """Note the current beats; call it regularly.
 
-        Silence counts only while it is watched: when the database was away, nobody could beat.
+        Silence counts only while it is watched: while the database was away, no worker could beat.
         """
         now = self._clock()
         if self._is_blind():
@@ -176,12 +176,12 @@ class Observer:
                 self._seen[trial_id] = (lease.worker, lease.beat, now)
 
     def is_stale(self, trial_id: int, lease: Lease) -> bool:
-        """Has that claim not changed for the grace period?"""
+        """Has this lease not changed for the grace period?"""
         last = self._seen.get(trial_id)
         if last is None or last[:2] != (lease.worker, lease.beat) or self._is_blind():
             return False
         return self._clock() - last[2] > self._grace
 
     def _is_blind(self) -> bool:
-        """Has it not looked for half the grace period?"""
+        """Was the last look more than half the grace period ago?"""
         return self._clock() - self._looked > self._grace / 2

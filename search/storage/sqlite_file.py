@@ -1,4 +1,4 @@
-"""One SQLite file: is it whole, may it be written to, and how to read it where nothing can be written."""
+"""One SQLite file: is it intact, is it writable, and how to read it where nothing can be written."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _TABLES = {
     "version_info", "studies", "study_directions", "study_user_attributes", "study_system_attributes", "trials",
     "trial_params", "trial_values", "trial_intermediate_values", "trial_user_attributes", "trial_system_attributes",
 }  # fmt: skip
-"""Optuna's, without which there is no study."""
+"""Optuna's tables, without which there is no study."""
 BESIDE = ("-journal", "-wal", "-shm")
-"""What SQLite keeps beside a file: endings that belong to it. In the way of another file of that name they would spoil
-it."""
+"""Endings of the files that SQLite keeps beside a database. Left beside another database of that name, they would
+corrupt it."""
 
 Connect = Callable[[], sqlite3.Connection]
 
 
 def is_writable(path: Path) -> bool:
-    """May this process write to the file, and beside it, where SQLite keeps its journal? True for a file to be made."""
+    """May this process write to the file, and beside it, where SQLite keeps its journal? True if the file is new."""
     if not path.parent.exists():
         return True
     return os.access(path.parent, os.W_OK) and (os.access(path, os.W_OK) or not path.exists())
 
 
 def damage(path: Path, *, in_use: bool) -> str:
-    """What is wrong with a study's database; empty if nothing is, or if that cannot be told now (it is locked).
+    """What is wrong with a study's database; empty if nothing is, or if it cannot be checked now (it is locked).
 
-    `in_use`: trials have begun, so it must hold something; otherwise an empty file, or tables that are only half there,
-    are what a process left that was killed while it began.
+    `in_use`: trials have begun, so it must hold something. Otherwise, a process that was killed while it started may
+    have left an empty file or only some of the tables.
     """
     if not path.exists():
         return ""
@@ -62,33 +62,33 @@ def damage(path: Path, *, in_use: bool) -> str:
 
 
 def is_damage(error: BaseException | None) -> bool:
-    """Does an error of SQLite's mean that the file is spoilt (and not that it is locked, full, out of reach)?"""
+    """Does an SQLite error mean that the file is damaged (rather than locked, full or out of reach)?"""
     return isinstance(error, sqlite3.DatabaseError) and (
         _code(error) in _DAMAGED or str(error).startswith("no such table")
     )
 
 
 def is_read_only(error: BaseException | None) -> bool:
-    """Does an error of SQLite's mean that the file cannot be written to?"""
+    """Does an SQLite error mean that the file cannot be written to?"""
     return isinstance(error, sqlite3.DatabaseError) and _code(error) == sqlite3.SQLITE_READONLY
 
 
 def may_pass(error: BaseException | None) -> bool:
-    """Does an error of SQLite's mean that the file is locked, or the disk full or failing?"""
+    """Does an SQLite error mean that the file is locked, or the disk full or failing?"""
     passing = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
     return isinstance(error, sqlite3.DatabaseError) and _code(error) in passing
 
 
 def _code(error: sqlite3.DatabaseError) -> int:
-    """Without what SQLite adds in the upper bits."""
+    """The error code, without what SQLite adds in the upper bits."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def reader(path: Path) -> Connect:
-    """Opens the file to read it. Where nothing can be written, nothing is, not even beside it.
+    """A function that opens the file for reading. Where nothing can be written, it writes nothing, not even beside it.
 
-    What a process that was killed left half-written must be undone before anything can be read; there, that is done in
-    a copy, which is gone when this process ends.
+    A transaction that a killed process left unfinished must be rolled back before anything can be read. Where nothing
+    can be written, that is done in a copy, which is deleted when this process ends.
     """
     if is_writable(path):
         return partial(_connect, path, "rw")
@@ -103,7 +103,7 @@ def reader(path: Path) -> Connect:
 def begin_immediately(engine: sqlalchemy.Engine) -> None:
     """Have SQLite take its write lock when a transaction begins.
 
-    Otherwise two workers that both read, then write, can hand out one waiting trial twice.
+    Otherwise two workers that both read, then write, can take the same waiting trial.
     """
 
     @sqlalchemy.event.listens_for(engine, "connect")
@@ -131,4 +131,4 @@ def _copy(path: Path) -> Path:
 
 
 _kept: list[tempfile.TemporaryDirectory[str]] = []
-"""Copies: removed at this process's end."""
+"""Copies, deleted when this process ends."""

@@ -1,4 +1,4 @@
-"""The study in its database: creating it, continuing it if its file still asks for the same, reading it."""
+"""The study in its database: create it, continue it if its file still has the same settings, read it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SPEC = "study_file"
 _DENSE = "dense_network"
 _DENSE_FIGURES = "dense_figures"
 OPENING = 0
-"""Stands for a study's number while it has none: numbers begin at 1."""
+"""The number to lock while a study has none of its own: those begin at 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +39,23 @@ class Store:
 
 
 class Damaged(Failed):
-    """The study's database is damaged or has lost the study; trials' files are there (`search.integrity.rebuild`)."""
+    """The study's database is damaged or has lost the study; the trials' files exist (`search.integrity.rebuild`)."""
 
     def __init__(self, folder: StudyFolder, what: str) -> None:
         finished = sum(home.is_finished for home in folder.begun_trials().values())
         kept = f"{finished} finished trials' files are in {folder.trials}" if finished else "no trial was finished"
-        # Of a file with several parts, STUDY would be the part that was begun last.
+        # For a file with several parts, STUDY would mean the part that was begun last.
         study = folder.study_file if folder.study_file.exists() else "STUDY"
         super().__init__(
-            f"{what}; {kept}; build a new database from what is there: prune-search check {study} --fix",
+            f"{what}; {kept}; build a new database from the trials' files: prune-search check {study} --fix",
             ExitStatus.DAMAGED,
         )
 
 
 def open_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> Store:
-    """The study of that file, created or continued. `url`: its database (default: SQLite in the folder).
+    """Create the study of that file, or continue it. `url`: its database (default: SQLite in the folder).
 
-    Raises InputError, with the differences, if it was begun with another space or other settings, and if the database
+    Raises InputError, with the differences, if it was begun with another space or other settings, or if the database
     cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -73,13 +73,13 @@ def open_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> 
 
 
 def begin_study(database: Database, name: str, spec: StudySpec) -> tuple[Study, dict[str, Any] | None]:
-    """(the study of that name, created if there is none; the settings of one that was there). Call it under a lock."""
+    """(the study of that name, created if necessary; the settings that an existing one has). Call it under a lock."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=database.storage,
         study_name=name,
         directions=[DIRECTIONS[objective] for objective in spec.objectives],
-        sampler=RandomSampler(),  # never asked: search.sampling.samplers draws
+        sampler=RandomSampler(),  # never used: search.sampling.samplers draws
         pruner=make_rule(spec),
         load_if_exists=True,
     )
@@ -109,7 +109,7 @@ def bind_dense(store: Store, key: str, figures: Dense) -> None:
 
 
 def restore_dense(study: Study, key: str | None, figures: dict[str, Any] | None) -> None:
-    """Tie a study that is built anew to the dense network it was begun with, as far as that is known."""
+    """Tie a rebuilt study to the dense network it was begun with, as far as that is known."""
     for name, value in ((_DENSE, key), (_DENSE_FIGURES, figures)):
         if value is not None:
             study.set_user_attr(name, value)
@@ -122,7 +122,7 @@ def dense_of(study: Study) -> Dense | None:
 
 
 def load_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> Store:
-    """The study of that file, to read from. Raises InputError if it has not begun, Damaged if its database is lost."""
+    """Open the study of that file to read. Raises InputError if it has not begun, Damaged if its database is lost."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None and not folder.database.exists():
         if folder.begun_trials():
@@ -136,7 +136,7 @@ def load_study(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> 
         return Store(optuna.load_study(storage=database.storage, study_name=spec.name), database)
     except KeyError:
         if folder.begun_trials():
-            raise Damaged(folder, f"study {spec.name}: {printable(database.url)} has lost it") from None
+            raise Damaged(folder, f"study {spec.name}: {printable(database.url)} no longer holds it") from None
         raise InputError(f"study {spec.name}: {printable(database.url)} holds no study of that name") from None
 
 
@@ -154,7 +154,7 @@ def _open_database(spec: StudySpec, folder: StudyFolder, given: str | None) -> D
 
 
 def _completed(settings: dict[str, Any], spec: StudySpec) -> dict[str, Any]:
-    """Settings that an earlier version wrote, with the keys it did not know at their defaults."""
+    """The settings that an earlier version wrote, with keys that it did not know at their defaults."""
     budget = {key: getattr(spec, key) for key in BUDGET_KEYS}
     try:
         return _settings(StudySpec.model_validate({**settings, **budget}))
@@ -163,7 +163,7 @@ def _completed(settings: dict[str, Any], spec: StudySpec) -> dict[str, Any]:
 
 
 def _settings(spec: StudySpec) -> dict[str, Any]:
-    """What makes the study this one. Where data and network lie on this machine does not."""
+    """The settings that identify a study. The paths of its data and network on this machine do not."""
     settings = spec.model_dump(mode="json", exclude=set(BUDGET_KEYS))
     del settings["data"]["root"], settings["dense"]["checkpoint"]
     return settings

@@ -1,4 +1,4 @@
-"""`trial.json`: what the database knows of a trial, in its folder, so that a lost database can be built anew."""
+"""`trial.json`: the database's record of a trial, in its folder, so that a lost database can be rebuilt."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WORKED = "worked_seconds"
 
 
 def write_trial(home: TrialFolder, trial: FrozenTrial, worked: float | None = None) -> None:
-    """Keep a trial as it stands. `worked`: for how many seconds the study has been worked on by now, if known."""
+    """Write a trial as it is now. `worked`: how many seconds the study has been worked on by now, if known."""
     write_json(home.trial_file, {**_as_json(trial), _WORKED: worked})
 
 
 def read_trial(home: TrialFolder) -> tuple[FrozenTrial, float | None] | None:
-    """(the trial, for how long the study had been worked on) as kept; None if there is no such file, or it is damaged.
+    """(the trial, seconds that the study had been worked on) as stored; None if the file is missing or damaged.
 
-    Its number and its id are -1: the database gives them.
+    The trial's number and id are -1: the database assigns them.
     """
     try:
         kept = read_json(home.trial_file)
@@ -35,8 +35,8 @@ def read_trial(home: TrialFolder) -> tuple[FrozenTrial, float | None] | None:
 
 
 def catch_up(folder: StudyFolder, trials: Sequence[FrozenTrial]) -> None:
-    """Keep the finished trials whose files are here and do not say so: of a process that was killed between the
-    database and the file, or of an earlier version."""
+    """Write the files of finished trials that do not say so yet: a process was killed between database and file, or
+    was of an earlier version."""
     for trial in trials:
         home = folder.trial(trial.number)
         if trial.state.is_finished() and home.has_begun:

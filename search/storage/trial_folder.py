@@ -1,4 +1,4 @@
-"""The files of a trial: their paths, their lock, and that each is whole or absent."""
+"""The files of a trial, each whole or absent: their paths and their lock."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHARED_FILES = ".shared.json"
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What killed processes left there: neighbours that `pruner.system.files` writes before it renames them."""
+    """What killed processes left there: temporary files that `pruner.system.files` writes before it renames them."""
     return [path for path in folder.glob(".*.*") if path.is_file() and path.name != SHARED_FILES]
 
 
@@ -47,9 +47,9 @@ class TrialFolder:
 
     path: Path
     orphans: Path
-    """Where files go that belong to no trial."""
+    """The folder for files that belong to no trial."""
     on_saved: Callable[[Path], None] = _nobody
-    """Told of every file that was written, to copy it to where other machines find it."""
+    """Called with every file that was written, to copy it to where other machines find it."""
 
     @property
     def model(self) -> Path:
@@ -58,22 +58,22 @@ class TrialFolder:
 
     @property
     def trial_file(self) -> Path:
-        """What the database knows of the trial (`search.storage.trial_file`)."""
+        """The database's record of the trial (`search.storage.trial_file`)."""
         return self.path / "trial.json"
 
     @property
     def has_begun(self) -> bool:
-        """Has the trial got as far as to keep its recipe here?"""
+        """Is the trial's recipe stored here?"""
         return (self.path / "recipe.json").exists()
 
     @property
     def is_finished(self) -> bool:
-        """Are the files there that a finished trial leaves?"""
+        """Are the files of a finished trial here?"""
         return self.model.exists() and (self.path / "measurement.json").exists()
 
     @property
     def lock(self) -> Path:
-        """Held (see `search.storage.filesystem`) by the process that works on the trial."""
+        """Locked by the process that works on the trial (`search.storage.filesystem`)."""
         return self.path / LOCK
 
     def log(self, text: str) -> None:
@@ -81,16 +81,16 @@ class TrialFolder:
         add_line(self.path / "log.txt", f"{datetime.now().isoformat(timespec='seconds')} {text}")
 
     def begin(self, recipe: Recipe, parent: str) -> None:
-        """Keep the recipe and the hash of the network that it prunes.
+        """Store the recipe and the hash of the network that it prunes.
 
-        Files of another trial, left here by a study that was deleted but for its folder, are put aside first; what
-        an earlier worker was writing when it was killed goes.
+        Files of another trial, left here by a study that was deleted except for its folder, are moved aside first.
+        Files that a killed worker left half written are deleted.
         """
         for path in leftovers(self.path):
             path.unlink()
         asked = {"parent": parent, "recipe": recipe.as_json()}
         if self._read_json("recipe.json") == asked:
-            # The last worker may have been killed before other machines were told of what it had written.
+            # The last worker may have been killed before it copied its files to where other machines find them.
             for name in sorted({*CHECKED, CHECKSUMS}, key=lambda name: name == "measurement.json"):
                 if (self.path / name).exists():
                     self.on_saved(self.path / name)
@@ -99,7 +99,7 @@ class TrialFolder:
         self._save_json("recipe.json", asked)
 
     def put_aside(self) -> None:
-        """Move the files, but for the lock, to the orphans."""
+        """Move the files, except the lock, to the orphans."""
         found = [path for path in self.path.iterdir() if path != self.lock]
         if not found:
             return
@@ -155,7 +155,7 @@ class TrialFolder:
         return load_state(self.path / "checkpoint.pt")
 
     def spent(self) -> Cost:
-        """What the trial took, if it is finished; if not, what its epochs on disk did."""
+        """The cost of a finished trial, or else of its epochs on disk."""
         if result := self.result():
             return Cost(**result["cost"])
         history = (self.checkpoint() or {"history": []})["history"]
@@ -193,7 +193,7 @@ class TrialFolder:
         history: list[dict[str, float]],
         before: dict[str, float] | None,
     ) -> None:
-        """The last file of a trial to be written: once it is there, the trial is finished.
+        """Write the last file of a trial: once it exists, the trial is finished.
 
         `cost`: over all runs of the trial. `history`: a dict for every epoch. `before`: as in `checkpoint`.
         """
@@ -208,7 +208,7 @@ class TrialFolder:
         self._save_json("measurement.json", value)
 
     def copy_from(self, duplicate: TrialFolder) -> None:
-        """Copy the results of a trial with the same plan and training; they are this trial's, too."""
+        """Copy the results of a trial with the same plan and training, which are also this trial's."""
         write_whole(self.model, duplicate.model.read_bytes())
         self.on_saved(self.model)
         if latency := duplicate.latency():

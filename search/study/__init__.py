@@ -1,1 +1,1 @@
-"""A study file, read and checked: what is searched, and what a trial is worth."""
+"""Study files, read and checked: what is searched, and how trials are scored."""

@@ -1,4 +1,4 @@
-"""The accuracy that a network will reach, predicted from its untrained accuracy by a line through trained networks."""
+"""Predict a network's trained accuracy from its untrained accuracy, by a line through networks that were trained."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from search.study.score import ScoreRule
 from search.study.section import Observation, Section
 
 FEWEST = 4
-"""Networks that a predictor needs."""
+"""The fewest networks that a predictor can be fitted to."""
 _PRIOR_SLOPE = 1.0
-"""How steep the line is thought to be before there are observations: a standard deviation, per standard deviation."""
+"""Prior standard deviation of each slope, in logits per standard deviation of its input."""
 _PRIOR_NOISE = 0.1
-"""How far networks are thought to lie from it, in logits; counts as one network does."""
+"""Prior distance of networks from the line, in logits; it weighs as much as one network."""
 _LEAST_SPREAD = 0.1
-"""Of the untrained accuracy (logits) and of the operations (logarithm), where all observations are alike."""
+"""Lower bound on the standard deviation of the untrained accuracy (logits) and of the operations (logarithm)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An accuracy to come, in [0, 1]."""
+    """A predicted accuracy, in [0, 1]."""
 
     accuracy: float
     std: float
     """Its uncertainty, as a standard deviation."""
 
     def score(self, rule: ScoreRule, mflops: float) -> float:
-        """The score to expect: over that uncertainty, so what lies above the accuracy without penalty does not make
-        up for what lies below."""
+        """The expected score, given the uncertainty. Accuracy above `rule.accuracy_full` does not make up for accuracy
+        below it."""
         missing = rule.accuracy_full - self.accuracy
         if self.std > 0:
-            normal = NormalDist(missing, self.std)  # the mean of what of it lies above zero:
+            normal = NormalDist(missing, self.std)  # the mean of its positive part:
             missing = missing * (1 - normal.cdf(0)) + self.std**2 * normal.pdf(0)
         return rule(mflops, rule.accuracy_full - max(0.0, missing))
 
@@ -50,13 +50,13 @@ class Predictor(Section):
     """
 
     observations: tuple[Observation, ...] = ()
-    """[MFLOPs, untrained accuracy, trained accuracy] of each, as `prune-search predictor` prints them."""
+    """[MFLOPs, untrained accuracy, trained accuracy] of each network, as `prune-search predictor` prints them."""
 
     @field_validator("observations")
     @classmethod
     def _check(cls, observations: tuple[Observation, ...]) -> tuple[Observation, ...]:
         if 0 < len(observations) < FEWEST:
-            raise ValueError(f"a line through {len(observations)} networks says nothing, give {FEWEST} or more")
+            raise ValueError(f"a line through {len(observations)} networks says nothing; give {FEWEST} or more")
         return observations
 
     @cached_property
@@ -64,11 +64,11 @@ class Predictor(Section):
         return _Fit.of(self.observations)
 
     def __call__(self, mflops: float, untrained: float) -> Prediction:
-        """What a network of so many MFLOPs will reach that has this accuracy untrained."""
+        """Predict the trained accuracy of a network with this many MFLOPs and this untrained accuracy."""
         return self._fit.predict(mflops, untrained)
 
     def left_out(self) -> list[Prediction]:
-        """For each observation, what the others predict."""
+        """For each observation, what a line through the others predicts."""
         rest = [self.observations[:i] + self.observations[i + 1 :] for i in range(len(self.observations))]
         return [_Fit.of(others).predict(*self.observations[i][:2]) for i, others in enumerate(rest)]
 
@@ -120,7 +120,7 @@ def rank_agreement(observations: Sequence[Observation], *, band: float = 0.2) ->
     """(middle of the band in MFLOPs, networks in it, Spearman's rho of untrained and trained accuracy), for bands of
     networks whose operations lie within `band` of the middle.
 
-    Each network is in one band; bands of fewer than 4, or where all are equal, are left out.
+    Each network is in one band. Bands with fewer than 4 networks, or with equal accuracies only, are left out.
     """
     from scipy.stats import spearmanr  # takes a second to load
 

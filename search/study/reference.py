@@ -1,6 +1,6 @@
 """Every key of a study file with its default and meaning, as Markdown made from the classes' docstrings.
 
-`python -m search.study.reference` prints it; a test holds `studies/README.md` to it.
+`python -m search.study.reference` prints it; a test checks that `studies/README.md` contains it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BELOW: Mapping[str, tuple[str, type]] = {
     "iterative": ("### `[iterative.train]`", Phase),
     "searches": ("### `[[searches]]`", SearchSection),
 }
-"""Section -> a table below it that the type of none of its fields names."""
+"""Section -> heading and class of a further table below it, to which no field's type leads."""
 
 
 def reference() -> str:

@@ -1,4 +1,4 @@
-"""What a trial is worth: the course's score, and the objectives a study can have."""
+"""How trials are scored: the course's score, and the objectives that a study can have."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ScoreRule(Section):
     mflops_worst: MFlops = 200.0
     """A network of this many MFLOPs earns nothing for its size."""
     mflops_full: float = Field(45.0, ge=0, le=1e6)
-    """A network of this many earns the full points; a smaller one more."""
+    """A network of this many MFLOPs earns the full points; a smaller one earns more."""
     accuracy_full: float = Field(0.92, ge=0, le=1)
-    """From this accuracy on there is no penalty."""
+    """At this accuracy and above there is no penalty."""
     accuracy_penalty: float = Field(10.0, gt=0, le=1e6)
-    """Share of the points lost per unit of accuracy below that."""
+    """Share of the points lost per unit of accuracy below `accuracy_full`."""
     points: float = Field(45.0, gt=0, le=1e6)
 
     @model_validator(mode="after")
@@ -35,15 +35,15 @@ class ScoreRule(Section):
         return self
 
     def __call__(self, mflops: float, accuracy: float) -> float:
-        """The score of a network of that many MFLOPs and that accuracy in [0, 1]; it is not clamped at 0."""
+        """The score of a network with this many MFLOPs and this accuracy in [0, 1]; it is not clamped at 0."""
         return (self._size(mflops) - self._penalty(accuracy)) * self.points
 
     def accuracy_at(self, score: float, mflops: float) -> float:
-        """Which accuracy, up to the one without penalty, earns that score with that many MFLOPs."""
+        """The accuracy, up to `accuracy_full`, that earns this score with this many MFLOPs."""
         return self.accuracy_full - (self._size(mflops) - score / self.points) / self.accuracy_penalty
 
     def mflops_at(self, score: float, accuracy: float) -> float:
-        """How many MFLOPs earn that score at that accuracy: the lines of equal score in figures."""
+        """The MFLOPs that earn this score at this accuracy, for the lines of equal score in figures."""
         size = score / self.points + self._penalty(accuracy)
         return self.mflops_worst - size * (self.mflops_worst - self.mflops_full)
 
@@ -62,20 +62,20 @@ DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {
     "latency_ms": "minimize",
     "nonzero_bytes": "minimize",
 }
-"""What a study can optimise, and which way."""
+"""What a study can optimise, and in which direction."""
 
 BYTES_PER_PARAM = 4
-"""Of 32-bit floats. As the course counts a sparse network's size: that of the parameters that are not zero."""
+"""Bytes of a 32-bit float. The course counts a sparse network's size as that of its nonzero parameters."""
 
 
 def masked(nonzero: int, params: int) -> bool:
-    """Do masks leave so few parameters that it is worth telling?
+    """Do masks make enough parameters zero to be worth reporting?
 
-    Files of older versions count the zeros of a fresh BatchNorm, under 1 %, as masks' (`pruner.measurement.measure`).
+    Files of older versions count the zeros of a fresh BatchNorm, under 1 %, as masked (`pruner.measurement.measure`).
     """
     return nonzero < 0.99 * params
 
 
 def fitness(objectives: Sequence[str], values: Mapping[str, float]) -> float:
-    """What the best trial has most of: the score, or where size counts, the fewest bytes that are not zero."""
+    """The value that is highest for the best trial: the score, or minus the nonzero bytes if these are an objective."""
     return -values["nonzero_bytes"] if "nonzero_bytes" in objectives else values["score"]

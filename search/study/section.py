@@ -1,4 +1,4 @@
-"""What every section of a study file is: its keys are known, its numbers finite and within reason."""
+"""The base of all sections of a study file: keys are known, numbers are finite and within bounds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pruner.schema import MFlops, Share
 
 
 class Section(BaseModel):
-    """A table of a study file. Its numbers are finite; each field says their bounds, which are generous: beyond them is
-    what nobody can mean."""
+    """A table of a study file. Its numbers are finite, and the bounds of each field exclude only what nobody can
+    mean."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants")
 

@@ -1,7 +1,7 @@
-"""The sections of a study file, each checked for itself; `search.study.spec` puts them together.
+"""The sections of a study file, each checked by itself; `search.study.spec` combines them.
 
 The sections [train], [mask] and [iterative] are `pruner.train.TrainSettings`, `pruner.recipe.MaskSettings` and
-`pruner.recipe.Iterative` as they stand; others add to such a class what only a study needs.
+`pruner.recipe.Iterative` as they are; other sections extend such a class with what only a study needs.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from pruner.train import Training, TrainSettings
 from search.study.section import MOST_TRIALS, FileName, Section
 
 _PIXELS = {"cifar10": 32, "digits": 8}
-"""A side of the data set's own images."""
+"""The side of the data set's own images."""
 
 
 class DataSection(Section):
-    """Which images."""
+    """The data set, and how it is used."""
 
     name: Literal["cifar10", "digits"] = "cifar10"
     root: FileName | None = None
-    """Folder with the data set; the option --data-root and CIFAR10_ROOT come first."""
+    """Folder with the data set; the option --data-root and CIFAR10_ROOT take precedence."""
     holdout: Images = 0
-    """How many training images are held out for the search to be judged on; 0: the data set's usual number."""
+    """How many training images are held out to evaluate trials on; 0: the data set's usual number."""
     resolution: Pixels = 224
-    """Pixels a side at which the holdout, and in the end the test images, are classified."""
+    """Pixels a side at which the holdout and, at the end, the test images are classified."""
 
     @property
     def pixels(self) -> int:
-        """A side of the images as they are."""
+        """The side of the data set's own images."""
         return _PIXELS[self.name]
 
 
@@ -47,32 +47,32 @@ def training(settings: TrainSettings, learning_rate: float, seed: int, data: Dat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseSection(TrainSettings):
-    """The dense network: where it starts, and how it is trained if it is not given."""
+    """The dense network: its initial weights, and how it is trained if it is not given."""
 
     init: FileName = "imagenet"
-    """`imagenet`, `random`, or a .pth to start from."""
+    """Initial weights: `imagenet`, `random`, or a .pth."""
     checkpoint: FileName | None = None
-    """A finished dense network; the option --dense comes first, and for CIFAR-10 PRUNE_SEARCH_BASE after it."""
+    """A trained dense network. The option --dense takes precedence; for CIFAR-10, PRUNE_SEARCH_BASE is the fallback."""
     learning_rate: Rate = 0.01
 
     def __post_init__(self) -> None:
         TrainSettings.__post_init__(self)
         if self.distill_temperature:
-            raise InputError("distill_temperature: the dense network has none to learn from")
+            raise InputError("distill_temperature: the dense network has no teacher to learn from")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneSection(PruneSettings):
-    """How every trial prunes, beside what is sampled."""
+    """How every trial prunes, apart from what is sampled."""
 
     calibration_images: Annotated[Images, Field(ge=1)] = 128
-    """Training images whose gradients rank channels for taylor and hessian."""
+    """Training images whose gradients rank channels, for the importances `taylor` and `hessian`."""
     reconstruction_images: Annotated[Images, Field(ge=1)] = 512
     """Training images for reconstruction, and for the importance `obs`."""
 
 
 class ConstraintsSection(Section):
-    """What a network must meet. A plan that breaks one on MFLOPs or latency is skipped before any training."""
+    """Constraints on a network. A plan that violates one on MFLOPs or latency is skipped before any training."""
 
     max_mflops: MFlops | None = None
     min_mflops: float | None = Field(None, ge=0, le=1e6)
@@ -94,33 +94,33 @@ class LatencySection(Section):
     threads: int = Field(1, ge=1, le=1024)
     batch_size: int = Field(1, ge=1, le=4096)
     runs: int = Field(30, ge=1, le=100_000)
-    """Of which the median counts."""
+    """How many times latency is measured; the median counts."""
 
 
 class SamplerSection(Section):
-    """How parameters are chosen."""
+    """How parameters are sampled."""
 
     name: Literal["tpe", "gp", "random", "grid", "nsga2"] = "tpe"
     n_startup_trials: int = Field(10, ge=1, le=MOST_TRIALS)
-    """Random trials before tpe and gp begin to learn; for nsga2 the size of a generation."""
+    """Random trials before tpe and gp begin to learn; for nsga2, the size of a generation."""
     max_concurrent: int = Field(4, ge=0, le=MOST_TRIALS)
-    """A trial learns from the results up to so many trials before it, so that a rerun draws the same however many
-    workers there are; more workers than this wait for each other. 0: learn from whatever is finished, so that draws
+    """A trial learns from the results of trials at least this many before it, so that a rerun draws the same with any
+    number of workers; more workers than this wait for each other. 0: a trial learns from all finished trials, so draws
     depend on timing."""
 
 
 class EarlyStoppingSection(Section):
-    """Ending hopeless trials between epochs."""
+    """How hopeless trials are stopped between epochs."""
 
     name: Literal["none", "asha", "median", "hyperband"] = "none"
     warmup_epochs: Epochs = 1
-    """No trial is stopped before it has had this many."""
+    """No trial is stopped before it has trained this many epochs."""
 
 
 class SearchSection(Section):
-    """One of several searches in a file, one after the other, each going on from the best networks of the one before.
+    """One of several searches in a file. They run in order, each starting from the best networks of the previous one.
 
-    Beside the keys below it takes those of the file that it changes: sections, merged with the file's own, and
+    Besides the keys below, it accepts the file's keys that it changes: sections, merged with the file's own, and
     `trials`, `timeout_hours`, `target_score`, `epoch_eval_images`, `eval_images`.
     """
 
@@ -129,14 +129,14 @@ class SearchSection(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The search is the study `FILE.NAME`, in a folder of its own."""
     parents: int = Field(1, ge=1, le=MOST_TRIALS)
-    """How many networks of the search before it goes on from: the best that meet the constraints. The first search has
-    those that `space.parent` names."""
+    """How many networks of the previous search this one starts from: the best that meet the constraints. The first
+    search starts from those that `space.parent` names."""
     min_distance: float = Field(0.02, ge=0, lt=1)
-    """By how much the widths of any two of these must differ, as a share of the dense network's, on average."""
+    """The least average difference between the widths of any two of these, as a share of the dense network's widths."""
     train_only: bool = False
     """Prune nothing: train each of these networks once, at one learning rate."""
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What it changes in the file."""
+        """The file's keys that this search changes."""
         return dict(self.model_extra or {})

@@ -29,17 +29,17 @@ class Range(Section, Generic[T]):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Both, as numbers."""
+        """Both ends, as numbers."""
         return float(self.low), float(self.high)  # type: ignore[arg-type]
 
     @property
     def values(self) -> tuple[float, ...]:
-        """With a step: what can be sampled."""
+        """All values that can be sampled; needs a step."""
         low, high, step = self._decimals()
         return tuple(float(low + place * step) for place in range(int((high - low) // step) + 1))
 
     def _decimals(self) -> tuple[Decimal, Decimal, Decimal]:
-        """As the file writes them, and Optuna takes them: 0.1 does divide 0.2 ... 0.6."""
+        """Low, high and step as the file writes them and Optuna takes them: 0.1 does divide 0.2 ... 0.6."""
         return Decimal(str(self.low)), Decimal(str(self.high)), Decimal(str(self.step))
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class Range(Section, Generic[T]):
         return self
 
     def _check_step(self, step: float) -> None:
-        """Refuse a step that Optuna would lower `high` for, in silence."""
+        """Refuse a step for which Optuna would silently lower `high`."""
         low, high = self.ends
         span = f"{low!r} ... {high!r}"
         if self.log:
@@ -116,22 +116,22 @@ Masking = Annotated[str, one_of(("one-shot", "gradual"))]
 
 
 def first_of(dimension: Any) -> Any:
-    """One of the values that a dimension can have."""
+    """One of the values that a dimension can take."""
     if isinstance(dimension, Range):
         return dimension.low
     return dimension[0] if isinstance(dimension, tuple) else dimension
 
 
 class Space(Section):
-    """What is sampled. Ratios are fractions of channels; a stage that is not named keeps its own."""
+    """What is sampled. Ratios are fractions of channels; a stage that is not named keeps all its channels."""
 
     parent: Choice[FileName] = DENSE
     """The network that is pruned: `dense`, a finished trial of another study in the same folder of runs, as
-    `STUDY/NUMBER`, or a .pth: a path that begins at the study file's folder, as that of `extends` does."""
+    `STUDY/NUMBER`, or the path of a .pth, relative to the study file's folder, like that of `extends`."""
     importance: Choice[Importance] = "l2"
     """How channels are ranked."""
     learning_rate: Dimension[Rate] = 0.01
-    """The peak of the schedule."""
+    """The peak of the learning-rate schedule."""
     pruning_ratio: dict[Stage, Dimension[Ratio]] = Field(default_factory=dict)
     """Stage -> pruning ratio of its hidden widths, and of its output width too unless `output_pruning_ratio` is
     given."""
@@ -142,7 +142,7 @@ class Space(Section):
     target_mflops: Dimension[MFlops] | None = None
     """Millions of operations instead of ratios: the widths are allocated to meet it."""
     allocation: Choice[Allocation] = "lagrangian"
-    """How: `uniform`, `equal_error` or `lagrangian`; see `pruner.recipe.Prune`."""
+    """How the widths are allocated: `uniform`, `equal_error` or `lagrangian`; see `pruner.recipe.Prune`."""
     error_scale: dict[ScaledStage, Dimension[Factor]] = Field(default_factory=dict)
     """Stage, or `output` -> how much more error is tolerated there when a target is allocated."""
     reconstruct: Choice[bool] = False
@@ -151,11 +151,11 @@ class Space(Section):
     """Stage (also stem, classifier), or a layer's own name as `prune-search sensitivity` writes it -> fraction of its
     weights that becomes zero."""
     global_sparsity: Dimension[Share] | None = None
-    """The same for the whole network, all weights competing."""
+    """One sparsity for the whole network instead: all weights compete."""
     mask_importance: Choice[MaskImportance] = "magnitude"
     """How weights are ranked."""
     masking: Choice[Masking] = "one-shot"
-    """`one-shot`, or `gradual`: while the network is trained."""
+    """`one-shot`: before training; `gradual`: during training."""
 
     @property
     def masks(self) -> bool:
@@ -163,7 +163,7 @@ class Space(Section):
         return bool(self.sparsity) or self.global_sparsity is not None
 
     def dimensions(self) -> dict[str, Any]:
-        """Parameter name -> what the study file says of it (a value, a tuple of choices, a Range), in a fixed order."""
+        """Parameter name -> its entry in the study file (a value, a tuple of choices, a Range), in a fixed order."""
         found: dict[str, Any] = {
             "parent": self.parent,
             "importance": self.importance,
@@ -187,8 +187,8 @@ class Space(Section):
     @model_validator(mode="after")
     def _check(self) -> Space:
         if self.error_scale and self.target_mflops is None:
-            raise ValueError("error_scale: only says how target_mflops is allocated, which is not given")
-        # What does not go together in any recipe does not go together here.
+            raise ValueError("error_scale: needs target_mflops, whose allocation it changes")
+        # Settings that no recipe can combine cannot be combined here.
         Prune(
             pruning_ratio={stage: first_of(value) for stage, value in self.pruning_ratio.items()},
             output_pruning_ratio={stage: first_of(value) for stage, value in (self.output_pruning_ratio or {}).items()},

@@ -37,19 +37,19 @@ class StudySpec(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     about: str = ""
     directory: FileName = "."
-    """Where the paths of parents begin; left out: the folder that the study file is in."""
+    """The folder that paths of parents are relative to. Left out: the study file's folder."""
     trials: int | None = Field(None, ge=1, le=MOST_TRIALS)
-    """How many in all; a grid needs none."""
+    """How many trials in all; a grid needs no number."""
     timeout_hours: float | None = Field(None, gt=0, le=1e6)
-    """The study is worked on for no longer than this, over all its workers and restarts."""
+    """The study runs for no longer than this, over all its workers and restarts."""
     target_score: float | None = None
-    """No further trial once one that meets the constraints has this score (on the holdout)."""
+    """The study ends once a trial that meets the constraints reaches this score (on the holdout)."""
     seed: int = Field(0, ge=0, lt=2**63)
     objectives: tuple[str, ...] = ("score",)
     epoch_eval_images: Images = 1000
     """Holdout images classified after each epoch, for learning curves and early stopping; 0: none."""
     eval_images: Images = 0
-    """Holdout images that a finished trial is measured on; 0: all. A search that trains nothing needs few."""
+    """Holdout images that a finished trial is measured on; 0: all. A search without training needs few."""
     data: DataSection = DataSection()
     dense: DenseSection = DenseSection()
     space: Space = Space()
@@ -63,11 +63,12 @@ class StudySpec(Section):
     sampler: SamplerSection = SamplerSection()
     early_stopping: EarlyStoppingSection = EarlyStoppingSection()
     variants: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
-    """`[variants."no averaging"]` with `train.ema_decay = 0`: a parameter `variant` that chooses among such changes."""
+    """Named changes, such as `[variants."no averaging"]` with `train.ema_decay = 0`. Trials sample one as the parameter
+    `variant`."""
     predictor: Predictor = Predictor()
-    """With observations: trials are scored by the accuracy that they are predicted to reach once trained."""
+    """With observations, trials are scored by the accuracy that they are predicted to reach after training."""
     searches: tuple[SearchSection, ...] = ()
-    """`[[searches]]`: several searches, one after the other. Left out: one."""
+    """`[[searches]]`: several searches, one after the other. Left out: one search."""
     _content: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, context: Any, /) -> None:
@@ -89,12 +90,12 @@ class StudySpec(Section):
                 raise ValueError("early_stopping: needs epoch_eval_images above 0")
         endless = self.trials is None and self.timeout_hours is None and self.sampler.name != "grid"
         if endless and not self.searches:
-            raise ValueError("trials: how many? (only a grid knows by itself; or give timeout_hours)")
+            raise ValueError("trials: how many? (give a number, or timeout_hours; only a grid needs neither)")
         for section, settings in (("train", self.train), ("dense", self.dense)):
             if settings.random_shift >= self.data.pixels:
                 raise ValueError(
-                    f"{section}.random_shift: {settings.random_shift} is not below {self.data.pixels}, the images' own "
-                    "pixels"
+                    f"{section}.random_shift: {settings.random_shift} is not below {self.data.pixels}, the side of the "
+                    "images in pixels"
                 )
         if self.sampler.name == "grid":
             self._check_grid()
@@ -127,16 +128,16 @@ class StudySpec(Section):
             raise ValueError(f"variants.{name}.prune: {' and '.join(kept)} are the study's")
 
     def variant(self, name: str) -> StudySpec:
-        """The study in which all trials are of that variant."""
+        """The study with this variant's changes applied to all its trials."""
         return from_content(merged(self.content(exclude="variants"), self.variants[name]))
 
     def content(self, exclude: str = "") -> dict[str, Any]:
-        """What the study file says, in JSON form, but for one key."""
+        """The study file's content in JSON form, without the key `exclude`."""
         return {key: value for key, value in self._content.items() if key != exclude}
 
     @property
     def total_epochs(self) -> int:
-        """Of a trial, over all steps of pruning and phases of training."""
+        """Epochs of a trial, over all pruning steps and training phases."""
         return self.iterative.total_epochs + self.train.total_epochs
 
 
@@ -144,7 +145,7 @@ VARIED = ("space", "prune", "mask", "iterative", "train")
 """The sections that a variant may change."""
 
 BUDGET_KEYS = ("about", "trials", "timeout_hours", "target_score", "directory")
-"""What may change in a study file without making it another study."""
+"""The keys that may change in a study file without making it another study."""
 _LARGEST_GRID = 100_000
 
 
@@ -161,12 +162,12 @@ def read_study(path: Path) -> StudySpec:
 
 def from_content(content: dict[str, Any]) -> StudySpec:
     """A study from a file's content. Raises ValidationError."""
-    # By way of JSON, where "strict" still takes a list for a tuple, but no text for a number.
+    # Through JSON, where pydantic's strict mode accepts a list for a tuple, but no text for a number.
     return StudySpec.model_validate_json(json.dumps(content, default=str), strict=True, context={"content": content})
 
 
 _TAGS = ("value", "choices", "range", "[key]")
-"""Parts of pydantic's paths that are not keys of the file."""
+"""Parts of pydantic's error paths that are not keys of the file."""
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -178,7 +179,7 @@ def one_line(error: ValidationError) -> str:
     if first["type"] in _UNKNOWN:
         message = f"unknown key{nearest(where[-1], _keys_at(where[:-1]))}"
     elif first["type"] == "union_tag_invalid":
-        message = "takes one value or a list to choose from, no table"
+        message = "takes one value or a list to choose from, not a table"
     else:
         message = reason(first["type"], first["msg"], first["input"])
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
@@ -199,7 +200,7 @@ def _keys_at(where: list[str]) -> list[str]:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two study files in JSON form, a short text for each key."""
+    """The differences between two study files in JSON form, a short text for each key."""
     found = []
     for key in sorted(before.keys() | after.keys()):
         old, new = before.get(key), after.get(key)

@@ -1,4 +1,4 @@
-"""The text of a study file, and of those it extends, as plain values; nothing of what they mean is checked here."""
+"""The text of a study file and of those it extends, as plain values; their meaning is not checked here."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from typing import Any
 from pruner.errors import InputError
 
 _LARGEST = 10_000_000
-"""Bytes."""
+"""Most bytes that a study file may have."""
 _STUDY_TRIAL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/([0-9]+)")
 DENSE = "dense"
-"""The name of the dense network, among parents."""
+"""The dense network's name among parents."""
 
 
 def study_and_trial(parent: str) -> tuple[str, int] | None:
-    """What `STUDY/NUMBER` names; None for another text."""
+    """The study and trial number in `STUDY/NUMBER`; None for any other text."""
     match = _STUDY_TRIAL.fullmatch(parent)
     return (match[1], int(match[2])) if match else None
 
 
 def read_content(path: Path, *, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A file's content, and below it that of the one that it extends. `extended`: the files that lead here.
+    """A file's content merged into that of the file it extends. `extended`: the chain of files that led here.
 
     Raises InputError: one line with the file, and what would be right.
     """
-    hint = f"which {extended[-1]} extends" if extended else "give a study file such as studies/quickstart.toml"
+    hint = f"{extended[-1]} extends it" if extended else "give a study file such as studies/quickstart.toml"
     try:
         text = _text(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or not UTF-8
@@ -52,14 +52,14 @@ def read_content(path: Path, *, extended: tuple[Path, ...] = ()) -> dict[str, An
     if os.path.realpath(base) in [os.path.realpath(one) for one in (*extended, path)]:
         raise InputError(f"{path}: extends: {name} extends this file in turn")
     below = read_content(base, extended=(*extended, path))
-    below.pop("name", None)  # a study of that name is another one
-    directory = below.pop("directory", "")  # a part's file in the folder of runs says it (`search.pipeline.relay`)
+    below.pop("name", None)  # the name belongs to the other study
+    directory = below.pop("directory", "")  # only a part's file has it (`search.pipeline.relay`)
     _move_parents(below, Path(name).parent / str(directory))
     return merged(below, data)
 
 
 def merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`content` with the changes, table by table."""
+    """`content` with `changes` merged into it, table by table."""
     result = dict(content)
     for key, value in changes.items():
         before = content.get(key, {})
@@ -69,7 +69,7 @@ def merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    """Raises OSError or ValueError."""
+    """Read the text. Raises OSError or ValueError."""
     with path.open("rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
@@ -84,21 +84,21 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text: byte {error.start + 1} is {content[error.start]:#04x}") from None
     if "\0" in text:
-        raise ValueError("it has NUL bytes, as UTF-16 text without a mark has: save it as UTF-8")
+        raise ValueError("it has NUL bytes, as UTF-16 text without a byte order mark has: save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A table of JSON, where the last of two equal keys would win in silence, as TOML has it: each key once."""
+    """A JSON table in which each key occurs once, as in TOML; `json` would silently keep the last of two."""
     table = dict(pairs)
     if len(table) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
     return table
 
 
 def _move_parents(content: dict[str, Any], folder: Path) -> None:
-    """Have the paths of parents, in `space` and wherever that is changed, begin at the folder above `folder`."""
+    """Prefix the paths of parents, in `space` and in changes to it, with `folder`, where the extended file is."""
     space = content.get("space")
     if isinstance(space, dict) and "parent" in space:
         many = space["parent"] if isinstance(space["parent"], list) else None

@@ -1,1 +1,1 @@
-"""One trial, from recipe to measurement, kept step by step."""
+"""One trial, from recipe to measurement, saved step by step."""

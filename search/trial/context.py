@@ -33,19 +33,19 @@ from search.trial.teacher import open_teacher
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The resources of `pruner.compression` for the trials of a study: kept on disk, shared by its workers.
+    """The resources of `pruner.compression` for the trials of a study: stored on disk, shared by its workers.
 
-    Made once per worker; only what trials ask for is filled in, and kept.
+    Each worker makes one. What trials ask for is computed on demand and kept.
     """
 
     spec: StudySpec
     folder: StudyFolder
     data: Dataset
-    """On the device of training."""
+    """On the training device."""
     dense: MobileNetV2
     """On the CPU, in eval mode; never changed."""
     dense_file: Path
-    """Where that network was read from."""
+    """The file that `dense` was read from."""
     dense_hash: str
     """The hash of the dense network's weights."""
     dense_figures: Dense
@@ -60,9 +60,9 @@ class Context:
         return self.spec.data.resolution
 
     def parent(self, name: str) -> Parent:
-        """The network of that name, to prune: the dense one, or another study's.
+        """The network of that name, to prune: the dense one, or one from another study.
 
-        Raises InputError if it is not there.
+        Raises InputError if it does not exist.
         """
         if name not in self._parents:
             model = self.dense if name == DENSE else load_parent(name, self.spec, self.folder, self.data.classes)
@@ -70,7 +70,7 @@ class Context:
         return self._parents[name]
 
     def scores(self, importance: str, model: MobileNetV2) -> Scores:
-        """A parent's channel scores by that importance: computed once for a study, then read from its folder."""
+        """A parent's channel scores by that importance: computed once per study, then read from its folder."""
         path = self.folder.scores(importance, self._key_of(model))
         if path.name not in self._scores:
             with locked(path.with_suffix(".lock")):
@@ -82,24 +82,24 @@ class Context:
         return self._scores[path.name]
 
     def weight_scores(self, importance: str, model: nn.Module) -> dict[str, Tensor]:
-        """The importance of every weight of a network, which may have been pruned."""
+        """The importance of every weight of a network, pruned or not."""
         with self.progress.task(f"{importance}: ranking weights", self.spec.prune.calibration_images) as bar:
             return self._in_memory.weight_scores(importance, model, bar.advance)
 
     def targets(self, model: nn.Module) -> Targets:
-        """What a network computes, for another one to be fitted to; the last parent's is kept."""
+        """The layer outputs of a network, as targets for refitting another one; those of the last parent are kept."""
         key = next((parent.hash for parent in self._parents.values() if parent.model is model), None)
         if key in self._targets:
             return self._targets[key]
         with self.progress.task("recording targets for reconstruction", self.spec.prune.reconstruction_images) as bar:
             found = self._in_memory.targets(model, bar.advance)
         if key is not None:
-            self._targets.clear()  # a gigabyte or so
+            self._targets.clear()  # about a gigabyte
             self._targets[key] = found
         return found
 
     def reconstruct(self, model: nn.Module, targets: Targets, plan: ChannelPlan, masks: Masks | None = None) -> None:
-        """Refit in place the network that a plan, and maybe masks, made of the one that `targets` come from."""
+        """Refit `model` in place; `plan`, and `masks` if given, made it from the network that `targets` come from."""
         with self.progress.task("reconstructing", self.spec.prune.reconstruction_images) as bar:
             self._in_memory.reconstruct(model, targets, plan, masks, bar.advance)
 
@@ -126,7 +126,7 @@ class Context:
 
 
 def open_data(spec: StudySpec, root: Path | None, device: torch.device) -> Dataset:
-    """The study's data set, on the device. `root`, from the command line, comes before the study file's."""
+    """The study's data set, on the device. `root`, from the command line, takes precedence over the study file's."""
     if root is None and spec.data.root:
         root = Path(spec.data.root).expanduser()
     return load(spec.data.name, root, holdout=spec.data.holdout, seed=spec.seed).to(device)
@@ -135,7 +135,7 @@ def open_data(spec: StudySpec, root: Path | None, device: torch.device) -> Datas
 def open_context(
     spec: StudySpec, folder: StudyFolder, data: Dataset, given: Path | None, progress: Progress
 ) -> Context:
-    """Load, and where necessary compute, what trials share.
+    """Load what trials share; compute it where necessary.
 
     Raises InputError if the dense network's file is not a MobileNetV2 for the data's classes.
     """
@@ -147,7 +147,7 @@ def open_context(
 
 
 def measure_latency(model: nn.Module, spec: StudySpec, backend: Backend | None = None) -> Latency:
-    """A network's latency as the study measures it; `backend`: another than the study's."""
+    """A network's latency as the study measures it; `backend` replaces the study's."""
     how = spec.latency
     return latency(
         model,

@@ -1,4 +1,4 @@
-"""The dense network that a study prunes: given as a file, or trained here once and kept."""
+"""The dense network that a study prunes: given as a file, or trained here once and stored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from search.terminal.progress import Progress
 
 
 def given_file(spec: StudySpec, option: Path | None) -> Path | None:
-    """The finished dense network that was given, if any: by --dense, by the study file, by PRUNE_SEARCH_BASE."""
+    """The trained dense network that --dense, the study file or PRUNE_SEARCH_BASE names, if any."""
     if option is not None:
         return option
     if spec.dense.checkpoint:
@@ -38,7 +38,7 @@ def given_file(spec: StudySpec, option: Path | None) -> Path | None:
 
 
 def trained_file(spec: StudySpec, folder: StudyFolder) -> Path:
-    """Where the dense network that a study asks for is kept once it is trained; equal settings share it."""
+    """The file for the dense network that a study trains; studies with equal settings share it."""
     settings = {
         "dense": {name: value for name, value in asdict(spec.dense).items() if name != "checkpoint"},
         "data": spec.data.model_dump(mode="json", exclude={"root"}),
@@ -48,19 +48,19 @@ def trained_file(spec: StudySpec, folder: StudyFolder) -> Path:
 
 
 def data_hash(spec: StudySpec) -> str:
-    """The hash of how a study divides its data set and at which resolution it classifies it."""
+    """The hash of the data set, how the study splits it, and the resolution at which it is classified."""
     return json_hash({"data": spec.data.model_dump(mode="json", exclude={"root"}), "seed": spec.seed})
 
 
 def dense_file(spec: StudySpec, data: Dataset, folder: StudyFolder, option: Path | None, progress: Progress) -> Path:
-    """The study's dense network; trained first where none is given or kept."""
+    """The file of the study's dense network, which is trained first if none is given or stored."""
     return given_file(spec, option) or train_dense(spec, data, folder, progress)
 
 
 def train_dense(spec: StudySpec, data: Dataset, folder: StudyFolder, progress: Progress) -> Path:
     """Fine-tune a dense network as `[dense]` says, if that is not done yet; returns its file.
 
-    Goes on from the last epoch if it was killed; if another process is at it, waits for that one.
+    A killed run resumes from its last epoch. If another process is training the same network, this one waits for it.
     """
     path = trained_file(spec, folder)
     with locked(path.with_suffix(".lock")):
@@ -72,7 +72,7 @@ def train_dense(spec: StudySpec, data: Dataset, folder: StudyFolder, progress: P
 def measure_dense(
     model: MobileNetV2, key: str, spec: StudySpec, data: Dataset, folder: StudyFolder, progress: Progress
 ) -> Dense:
-    """What the dense network has on the holdout; found once for a network and its data, then read from disk.
+    """Measure the dense network on the holdout, once per network and data set; later calls read it from disk.
 
     `key` is the hash of the network's weights.
     """

@@ -1,4 +1,4 @@
-"""The network that a trial prunes: the dense one, or one that another study has left."""
+"""The network that a trial prunes: the dense one, or one from another study."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Parent:
 
 
 def parent_file(name: str, spec: StudySpec, folder: StudyFolder) -> Path:
-    """Where that network lies: `STUDY/NUMBER`, a finished trial of a study beside this one, or a path to a .pth, which
-    begins at the study file's folder.
+    """The file of a parent: `STUDY/NUMBER`, a finished trial of a study beside this one, or the path of a .pth,
+    relative to the study file's folder.
 
-    Raises InputError if it is not there.
+    Raises InputError if it does not exist.
     """
     if named := study_and_trial(name):
         study, number = named
@@ -37,14 +37,14 @@ def parent_file(name: str, spec: StudySpec, folder: StudyFolder) -> Path:
         what = f"trial {number} of study {study} is not finished, or not here ({trial.path})"
     else:
         path = Path(spec.directory, Path(name).expanduser())
-        what, there = f"no such file: {path} (a path begins at the study file's folder)", path.is_file()
+        what, there = f"no such file: {path} (paths are relative to the study file's folder)", path.is_file()
     if not there:
         raise InputError(f"space.parent: {what}; give {DENSE!r}, STUDY/NUMBER of a finished trial, or a .pth")
     return path
 
 
 def check_parents(spec: StudySpec, folder: StudyFolder, classes: int) -> None:
-    """Raise InputError unless all parents that the study may choose from are there and can be pruned."""
+    """Raise InputError unless all parents that the study may choose from exist and can be pruned."""
     names = {spec.space.parent, *(spec.variant(name).space.parent for name in spec.variants)}
     for name in [name for value in names for name in (value if isinstance(value, tuple) else (value,))]:
         if name != DENSE:
@@ -52,5 +52,5 @@ def check_parents(spec: StudySpec, folder: StudyFolder, classes: int) -> None:
 
 
 def load_parent(name: str, spec: StudySpec, folder: StudyFolder, classes: int) -> MobileNetV2:
-    """That network. Raises InputError if it is not there, or not a MobileNetV2 for so many classes."""
+    """Load a parent. Raises InputError if it does not exist, or is not a MobileNetV2 for this many classes."""
     return load_dense(parent_file(name, spec, folder), classes)

@@ -1,4 +1,4 @@
-"""One trial: plan, prune, retrain, measure. Every finished step is on disk; a killed trial goes on from the last."""
+"""One trial: plan, prune, retrain, measure. Every finished step is on disk; a killed trial resumes from the last."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from search.trial.context import Context, measure_latency
 
 
 class Callbacks(Protocol):
-    """Told how a trial gets on; may end it by raising an exception."""
+    """Called as a trial progresses; may end the trial by raising an exception."""
 
     @property
     def title(self) -> str:
-        """What the trial is called in progress bars."""
+        """The trial's name in progress bars."""
 
     def planned(self, plan: ChannelPlan, hash: str) -> TrialFolder | None:
-        """Called before any training; returns an equal trial that is finished, if there is one."""
+        """Called before any training; returns the folder of a finished duplicate, if there is one."""
 
     def timed(self, latency: Latency) -> None:
         """Called before any training."""
@@ -37,11 +37,11 @@ class Callbacks(Protocol):
         """Called after every `count` images that were trained on or classified."""
 
     def learned(self, before: float | None, curve: Sequence[float], cost: Sequence[float]) -> None:
-        """Called with the accuracies so far on the first holdout images (`epoch_eval_images`): before training, and
-        after each epoch at the resolution it trained at; and with the core-seconds spent until each of these."""
+        """Called with the accuracies so far on the first `epoch_eval_images` holdout images: `before` training, and
+        after each epoch at its training resolution. `cost`: the core-seconds spent up to each of these."""
 
     def epoch(self, number: int) -> None:
-        """Called after each epoch, when it is on disk and was told to `learned`."""
+        """Called after each epoch, once it is on disk and `learned` was called with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Outcome:
 
     measurement: Measurement
     cost: Cost
-    """Over all runs of the trial; none if an equal trial's results were taken over."""
+    """Over all runs of the trial; zero if a duplicate's results were copied."""
     latency: Latency
 
 
 def run_trial(recipe: Recipe, context: Context, folder: TrialFolder, callbacks: Callbacks) -> Outcome:
-    """Carry out a recipe in a folder, as far as that is not done yet."""
+    """Carry out a recipe in a folder, skipping steps that are done."""
     began = Cost.now()
     parent = context.parent(recipe.parent)
     folder.begin(recipe, parent.hash)
@@ -80,8 +80,8 @@ def run_trial(recipe: Recipe, context: Context, folder: TrialFolder, callbacks: 
 
 
 def trial_hash(plan: ChannelPlan, recipe: Recipe, parent: str) -> str:
-    """Equal for trials of a study that would end in the same network: same channels kept of the parent with this hash,
-    same training."""
+    """A hash that is equal for trials of a study that would end in the same network: they keep the same channels of
+    the parent with the hash `parent` and train alike."""
     same = [plan.as_json()["keep"], recipe.prune.reconstruct, *map(asdict, (recipe.train, recipe.iterative))]
     masks = asdict(recipe.mask) if recipe.mask else None
     return json_hash([parent, *same, masks])

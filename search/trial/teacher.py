@@ -1,4 +1,4 @@
-"""The dense network's logits for all training images: found once, in a file that trials, workers and studies share."""
+"""The dense network's logits for all training images: computed once, in a file that all trials and studies share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from search.trial.dense import data_hash
 def open_teacher(
     dense: MobileNetV2, key: str, spec: StudySpec, data: Dataset, folder: StudyFolder, progress: Progress
 ) -> Teacher:
-    """The logits, computed as far as they are not there yet; if another process is at it, waits for that one.
+    """Load the logits, computing those that are missing. If another process is computing them, wait for it.
 
     `key` is the hash of the dense network's weights. The file is a NumPy array (images, 1 or 2, classes) of 32-bit
     floats that is mapped into memory, so that all workers of a machine share one copy.
@@ -36,12 +36,12 @@ def open_teacher(
         with locked(path.with_suffix(".lock")):
             if not path.exists():
                 _compute(dense, spec, data, path, progress)
-    logits = torch.from_numpy(np.load(path, mmap_mode="c"))  # "c": torch wants memory that it might write to
+    logits = torch.from_numpy(np.load(path, mmap_mode="c"))  # "c": torch needs writable memory
     return Teacher(logits.to(data.train.images.device))
 
 
 def _compute(dense: MobileNetV2, spec: StudySpec, data: Dataset, path: Path, progress: Progress) -> None:
-    """Write the file by way of a partial one, to which rows are added: a killed process loses a chunk at most."""
+    """Write the file. Rows are appended to a partial file first, so a killed process loses one chunk at most."""
     train, sides = data.train, 2 if data.mirrors else 1
     unfinished, row = path.with_suffix(".partial"), sides * data.classes * np.dtype(np.float32).itemsize
     done = unfinished.stat().st_size // row if unfinished.exists() else 0
@@ -53,7 +53,7 @@ def _compute(dense: MobileNetV2, spec: StudySpec, data: Dataset, path: Path, pro
         unfinished.open("r+b" if done else "wb") as file,
         progress.task(title, sides * len(train), done=sides * done) as bar,
     ):
-        file.truncate(done * row)  # of a row that was being written
+        file.truncate(done * row)  # drops a row that was half written
         for chunk in logits_by_chunk(model, train, resolution=resolution, mirrors=data.mirrors, half=half, start=done):
             insist(partial(_write_at, file, done * row, chunk.cpu().numpy().tobytes()))
             done += len(chunk)
@@ -65,7 +65,7 @@ def _compute(dense: MobileNetV2, spec: StudySpec, data: Dataset, path: Path, pro
 
 
 def _write_at(file: BinaryIO, place: int, rows: bytes) -> None:
-    """Let the file end with these rows, which begin at that place. Raises OSError; safe to repeat."""
+    """Write the rows at `place` and end the file there. Raises OSError; safe to repeat."""
     file.seek(place)
     file.truncate()
     file.write(rows)

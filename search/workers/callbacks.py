@@ -1,4 +1,4 @@
-"""What a worker does as a trial gets on: it tells Optuna, checks the constraints, and keeps the lease of the trial."""
+"""A worker's actions as a trial progresses: report to Optuna, check the constraints, keep the trial's lease."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 
 class Skipped(Exception):
-    """The plan breaks a constraint: no training."""
+    """The plan violates a constraint, so it is not trained."""
 
 
 class Patiently(Protocol):
-    """Does something with the database, and again while that is away."""
+    """Calls a function that uses the database, and repeats it while the database is away."""
 
     def __call__(self, action: Callable[[], T], /) -> T: ...
 
@@ -68,7 +68,7 @@ class TrialCallbacks:
         def attempt() -> None:
             self._store(figures)
             mflops = self._figures().mflops
-            assert mflops is not None  # it is planned
+            assert mflops is not None  # `planned` has stored it
             values = [spec.score(mflops, one) for one in curve] if spec.objectives[0] == "score" else curve
             report_curve(self.trial, spec, values)
 
@@ -121,19 +121,19 @@ class TrialCallbacks:
             raise Skipped(f"{what}, the constraint")
 
     def _duplicate(self, hash: str) -> TrialFolder | None:
-        """A finished trial that ended in the network that this one would end in, if there is one in reach."""
+        """The folder of a finished trial with the network that this one would end in, if one can be reached."""
         for other in self.store.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             figures = Figures.load(other)
             if figures.hash == hash and other.number != self.trial.number:
                 files = self.shared.finished_folder(self.context.folder, other)
-                if files is not None:  # None: on another machine, and out of reach; this one trains for itself
+                if files is not None:  # None: its files are out of reach, so this trial trains itself
                     self._store(Figures(same_as=other.number if figures.same_as is None else figures.same_as))
                 return files
         return None
 
 
 def constrain(trial: Trial, name: str, excess: float) -> None:
-    """Tell Optuna by how much a constraint is broken (0 or less: it is met)."""
+    """Tell Optuna by how much a constraint is violated (0 or less: it is met)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a continued trial: it is set already, to the same value
+        warnings.simplefilter("ignore")  # a resumed trial has the same value set already
         trial.set_constraint(name, excess)

@@ -1,7 +1,7 @@
-"""A pool's workers on a Ray cluster: Ray Core finds each a place with its cores and its share of a GPU.
+"""A pool's workers on a Ray cluster: Ray Core places each where its cores and its share of a GPU are free.
 
-Ray says where a worker runs and when it is lost; that it is restarted, and how often, is the pool's matter, as for
-workers on this machine. What a lost worker was at is in the database and the shared files.
+Ray decides where a worker runs and reports when it is lost. The pool decides whether to restart it, as for workers on
+this machine. The database and the shared files hold the progress of a lost worker's trial.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _POLL_S = 0.25
 def on_ray(
     spec: StudySpec, options: Options, count: int, gpus_per_worker: float, address: str | None
 ) -> Iterator[RayLauncher]:
-    """A launcher, and a connection to Ray for as long as the block runs. Raises InputError."""
-    with contextlib.redirect_stdout(sys.stderr):  # Ray prints, and standard output is for our result
+    """Connect to Ray for as long as the block runs; yields a launcher. Raises InputError."""
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints; standard output is for our result
         launcher = RayLauncher(spec, options, count, gpus_per_worker, address)
         try:
             yield launcher
@@ -42,14 +42,14 @@ def on_ray(
 
 
 class RayLauncher:
-    """Begins workers as Ray tasks."""
+    """Starts workers as Ray tasks."""
 
     def __init__(
         self, spec: StudySpec, options: Options, count: int, gpus_per_worker: float, address: str | None
     ) -> None:
-        """Join the cluster at `address` (default: RAY_ADDRESS), or begin a Ray on this machine alone.
+        """Join the cluster at `address` (default: RAY_ADDRESS), or start Ray on this machine alone.
 
-        Raises InputError if Ray is not installed or not there, or if SQLite were to serve several machines.
+        Raises InputError if Ray is not installed or not reachable, or if several machines would share an SQLite file.
         """
         try:
             import ray
@@ -60,7 +60,7 @@ class RayLauncher:
         if address and study_url(options.storage, Path("study.db")).get_backend_name() == "sqlite":
             raise InputError(
                 "--launcher ray: the machines of a cluster cannot share an SQLite file; give a PostgreSQL database "
-                "with --storage, and a folder or bucket all can reach with --artifacts"
+                "with --storage, and a folder or bucket that all can reach with --artifacts"
             )
         self._ray, self._spec = ray, spec
         try:
@@ -70,14 +70,14 @@ class RayLauncher:
                 ray.init(num_cpus=cores(), include_dashboard=False, log_to_driver=False)
         except Exception as error:  # Ray's errors have no common ancestor
             raise InputError(
-                f"--launcher ray: {address or 'a Ray of its own'}: {str(error).splitlines()[0]}"
+                f"--launcher ray: {address or 'a new Ray instance'}: {str(error).splitlines()[0]}"
             ) from error
         threads = options.threads or (1 if address else max(1, cores() // count))
         absolute = {key: value.absolute() for key in ("runs", "dense", "data_root") if (value := getattr(options, key))}
         self._options = replace(options, threads=threads, **absolute)
         self._queue = Queue(actor_options={"num_cpus": 0})
         self._listeners: dict[int, Callable[[Event], None]] = {}
-        # The pool begins lost workers again itself, so Ray must not.
+        # The pool restarts lost workers itself, so Ray must not.
         task = ray.remote(num_cpus=threads, num_gpus=gpus_per_worker, max_retries=0, max_calls=1)
         self._task = task(_work)
         threading.Thread(target=self._listen, daemon=True).start()
@@ -88,7 +88,7 @@ class RayLauncher:
         return _Task(self._ray, reference)
 
     def close(self) -> None:
-        """Leave the cluster; a Ray of its own ends."""
+        """Leave the cluster; an instance that this process started ends."""
         self._ray.shutdown()
 
     def _listen(self) -> None:
@@ -124,5 +124,5 @@ class _Task:
 
 
 def _work(number: int, study: dict[str, Any], options: Options, events: Any) -> Exit:
-    """A worker's whole life, in a process of Ray's."""
+    """Run a worker to its end, in a Ray process."""
     return live(from_content(study), options, lambda event: events.put((number, event)))

@@ -13,18 +13,18 @@ from search.storage.leases import Leases, Lost, Observer
 from search.study.spec import StudySpec
 
 BEATS_PER_GRACE = 6
-"""So many beats must go missing before a worker counts as dead."""
+"""A worker is declared dead when this many beats in a row are missing."""
 
 
 class BudgetSpent(Exception):
-    """The study has had its time, or has its score: begin nothing, and hand back what is under way."""
+    """The study's time is up, or its target score is reached: start no trial, and give back the running one."""
 
 
 class Heartbeat(threading.Thread):
-    """Beats for one worker; `leases` must have an engine of its own."""
+    """The heartbeat of one worker; `leases` must have an engine of its own."""
 
     def __init__(self, leases: Leases, spec: StudySpec, grace_period: float) -> None:
-        """`grace_period`: seconds without a beat after which a worker on another machine counts as dead."""
+        """`grace_period`: seconds without a beat after which a worker on another machine is declared dead."""
         super().__init__(name="heartbeat", daemon=True)
         self._leases, self._spec = leases, spec
         self._interval = grace_period / BEATS_PER_GRACE
@@ -34,29 +34,29 @@ class Heartbeat(threading.Thread):
         self._lost = False
         self._spent = ""
         self.worked: float | None = None
-        """Seconds that the study has been worked on, as of the last beat."""
+        """Seconds that the study has been worked on, as of the last beat; None: no beat yet."""
         self._ended = threading.Event()
 
     def hold(self, trial_id: int | None) -> None:
-        """From now on beat for that trial; None: for none."""
+        """Beat for this trial from now on; None: for no trial."""
         with self._lock:
             self._held, self._lost = trial_id, False
 
     def check(self) -> None:
-        """Raises Lost or BudgetSpent if that has come to pass; costs nothing."""
+        """Raise Lost or BudgetSpent if the last beat found a reason to; costs nothing."""
         if self._lost:
             raise Lost
         if self._spent:
             raise BudgetSpent(self._spent)
 
     def check_budget(self, leases: Leases) -> None:
-        """Raises BudgetSpent if the study has had its time or its score, as its database says now."""
+        """Raise BudgetSpent if, according to the database, the study's time is up or its target score is reached."""
         self._look_at_clock(leases)
         if self._spent:
             raise BudgetSpent(self._spent)
 
     def end(self) -> None:
-        """Stop beating; waits for a beat that is under way."""
+        """Stop beating; wait for a beat that is in progress."""
         self._ended.set()
         self.join(timeout=2)
 
@@ -72,7 +72,7 @@ class Heartbeat(threading.Thread):
             held = self._held
         if held is not None and not self._leases.beat(held):
             with self._lock:
-                self._lost = self._held == held  # it may have been finished meanwhile
+                self._lost = self._held == held  # the trial may have been finished meanwhile
         self.observer.look(self._leases.all())
         self._look_at_clock(self._leases)
 
@@ -82,7 +82,7 @@ class Heartbeat(threading.Thread):
 
 
 def spent(spec: StudySpec, seconds: float, best: float | None) -> str:
-    """Why the study is at its end, though it may have trials left; empty: it is not."""
+    """Why the study ends although trials may be left; empty: it does not."""
     if spec.target_score is not None and best is not None and best >= spec.target_score:
         return f"score {best:.2f} is reached (target_score = {spec.target_score:g})"
     if spec.timeout_hours is not None and seconds >= spec.timeout_hours * 3600:

@@ -1,7 +1,7 @@
-"""A pool's workers as processes of this machine: cores shared out between them, GPUs dealt round.
+"""A pool's workers as processes on this machine: they share the cores, and take the GPUs in turn.
 
-They are forked from a server process that has torch loaded but has never computed with it, so that a worker, also one
-that is restarted, starts at once (imports take 5 s of a core), and all share the memory of the libraries.
+They are forked from a server process that has torch loaded but has never computed with it. So workers start and restart
+at once (imports take 5 s of a core), and all share the libraries' memory.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _PRELOADED = [
     "alembic.context",
     "psycopg",
 ]
-"""What workers import, also late; a name that is not installed is passed over."""
+"""The modules that workers import sooner or later; those that are not installed are skipped."""
 _MEMORY = 4 * 2**30
 """Bytes for one worker: training at 224 px peaked at 2.7 GiB with batches of 16."""
 
 
 def default_workers(spec: StudySpec, left: int | None, gpus: int) -> int:
-    """How many workers a study gets if nobody says: one for each GPU, otherwise for each core.
+    """The default number of workers: one per GPU, otherwise one per core.
 
-    On two cores two workers with a thread each trained 1.8 times as many images a second as one with two threads on
-    digits at 32 px, and 1.24 times as many on CIFAR-10 at 224 px (tests/benchmarks/bench_workers.py). More than the
-    sampler lets be under way at once would wait, and each needs its memory.
+    On two cores, two workers with one thread each trained 1.8 times as many images a second as one with two threads on
+    digits at 32 px, and 1.24 times as many on CIFAR-10 at 224 px (tests/benchmarks/bench_workers.py). More workers than
+    the sampler's `max_concurrent` would wait, and each needs memory.
     """
     most = gpus or min(cores(), max(1, available_memory() // _MEMORY))
     if spec.sampler.max_concurrent and spec.sampler.name not in ("random", "grid"):
@@ -54,13 +54,13 @@ def default_workers(spec: StudySpec, left: int | None, gpus: int) -> int:
 
 
 def begin_server() -> None:
-    """Have the server process begin to load what workers need, if that is not done yet."""
+    """Start the server process, which loads what workers need, if it is not running yet."""
     _CONTEXT.set_forkserver_preload(_PRELOADED)
     forkserver.ensure_running()
 
 
 class LocalLauncher:
-    """Begins workers on this machine."""
+    """Starts workers on this machine."""
 
     def __init__(self, spec: StudySpec, options: Options, count: int, gpus: int) -> None:
         self._spec, self._count, self._gpus = spec, count, gpus
@@ -105,7 +105,7 @@ class _Process:
                 self._on_event(told)
 
     def _listen(self, output: Connection) -> None:
-        """Pass on what its libraries print."""
+        """Pass on what the worker's libraries print."""
         with open(output.fileno(), encoding="utf-8", errors="replace", closefd=False) as lines:
             for line in filter(None, map(str.rstrip, lines)):
                 self._on_event(Said(line))
@@ -115,7 +115,7 @@ class _Process:
         if code is None:
             return None
         self._reader.join(timeout=1)
-        self._listener.join(timeout=0.2)  # what the worker has begun itself may live on, and print
+        self._listener.join(timeout=0.2)  # the worker's own child processes may live on, and print
         if self._said:
             return self._said
         if code < 0:
@@ -132,8 +132,8 @@ class _Process:
 
 
 def _main(study: dict[str, Any], options: Options, events: Connection, output: Connection) -> None:
-    os.setsid()  # Ctrl-C comes to the pool alone, which passes it on once
-    for number in (1, 2):  # a screen that is paused must not hold up a worker that has a warning to print
+    os.setsid()  # Ctrl-C reaches the pool alone, which passes it on once
+    for number in (1, 2):  # a paused terminal must not block a worker that prints a warning
         os.dup2(output.fileno(), number)
     output.close()
     signals.install()

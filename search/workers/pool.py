@@ -1,4 +1,4 @@
-"""A pool of workers: as many processes as are wanted, begun anew when they die, each with its share of the machine."""
+"""A pool of workers: a given number of processes, restarted when they die, each with its share of the machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from search.terminal.events import Event, Finished
 from search.workers.process import Exit
 
 _DEATHS = 5
-"""So many deaths in a row, without a trial finished or some minutes lived, and a worker is not restarted."""
+"""A worker is not restarted after this many deaths in a row without finishing a trial or living for `_LONG_S`."""
 _LONG_S = 600.0
-"""A worker that lived this long was in order."""
+"""A worker that lived for this long counts as healthy."""
 _LONGEST_PAUSE_S = 60.0
 _HINDERED_PAUSE_S = 5.0
-"""Before a worker is restarted that something outside kept from working."""
+"""Pause before the restart of a worker that an outside cause kept from working."""
 _STOP_S = 4.0
-"""Time for workers to stop cleanly; the pool itself has a second more to end."""
+"""Time for workers to stop cleanly; the pool itself has one second more."""
 
 
 class Handle(Protocol):
@@ -38,20 +38,20 @@ class Handle(Protocol):
 
 
 class Launcher(Protocol):
-    """Begins workers: on this machine (`search.workers.local`) or on a cluster (`search.workers.cluster`)."""
+    """Starts workers: on this machine (`search.workers.local`) or on a cluster (`search.workers.cluster`)."""
 
     def start(self, number: int, on_event: Callable[[Event], None]) -> Handle:
-        """Begin worker `number` (from 0)."""
+        """Start worker `number` (from 0)."""
 
 
 class View(Protocol):
     """Shows what a pool does."""
 
     def event(self, number: int, event: Event) -> None:
-        """Worker `number` told of itself."""
+        """Worker `number` has reported an event."""
 
     def state(self, number: int, text: str) -> None:
-        """Worker `number` is not at work, and why."""
+        """Worker `number` is not working; `text` says why."""
 
 
 @dataclass(slots=True)
@@ -60,13 +60,13 @@ class _Slot:
     handle: Handle | None = None
     began: float = 0.0
     again_at: float | None = 0.0
-    """When to begin it; None: it runs, or is not to be restarted."""
+    """When to start it; None: it runs, or is not to be restarted."""
     deaths: int = 0
     hindered: float | None = None
-    """Since when something outside has kept it from working; None: nothing has."""
+    """Since when an outside cause has kept it from working; None: no cause has."""
     failed: str = ""
     status: ExitStatus = ExitStatus.BAD_INPUT
-    """Why it was given up."""
+    """The exit status for `failed`, the reason why it was given up."""
     done: str = ""
 
 
@@ -75,7 +75,7 @@ def run_pool(launcher: Launcher, count: int, view: View) -> str:
 
     Returns why the work is done.
 
-    Raises Failed with the last reason, and its status, if none could go on. When interrupted it stops the workers
+    Raises Failed, with the last reason and its status, if no worker could continue. An interrupt stops the workers
     cleanly.
     """
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
@@ -86,14 +86,14 @@ def run_pool(launcher: Launcher, count: int, view: View) -> str:
                 if slot.again_at is not None and time.monotonic() >= slot.again_at:
                     _begin(slot, launcher, events)
                 elif slot.handle is not None and (ended := slot.handle.exit()):
-                    _drain(events, slots, view, wait=0.0)  # its last words come before its end
+                    _drain(events, slots, view, wait=0.0)  # its last events come before its exit
                     _on_exit(slot, ended, view)
             _drain(events, slots, view, wait=0.1)
     except BaseException:
         _stop(slots)
         raise
     if all(slot.failed for slot in slots):
-        said = f"no worker could go on; the last ended because: {slots[-1].failed}"
+        said = f"no worker could continue; the last ended because: {slots[-1].failed}"
         if any(slot.hindered is not None for slot in slots):
             raise Failed(f"{said}; {AFTERWARDS}", ExitStatus.TRY_AGAIN)
         raise Failed(said, slots[-1].status)
@@ -125,7 +125,7 @@ def _on_exit(slot: _Slot, ended: Exit, view: View) -> None:
         view.state(slot.number, "done")
         return
     now = time.monotonic()
-    if ended.hindered:  # no death: it may have waited for all of its own patience, or have met this while it began
+    if ended.hindered:  # no death: it may have waited as long as it could, or met this while it started
         if slot.hindered is None or now - slot.began > 2 * PATIENCE_S:
             slot.hindered = now
         too_often, pause = now - slot.hindered > PATIENCE_S, _HINDERED_PAUSE_S
@@ -139,7 +139,7 @@ def _on_exit(slot: _Slot, ended: Exit, view: View) -> None:
         view.state(slot.number, f"ended: {ended.reason}")
         return
     slot.again_at = now + pause
-    view.state(slot.number, f"died ({ended.reason}); restarted{f' in {pause:.0f} s' if pause else ''}")
+    view.state(slot.number, f"died ({ended.reason}); restarting{f' in {pause:.0f} s' if pause else ''}")
 
 
 def _stop(slots: list[_Slot]) -> None:

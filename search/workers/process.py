@@ -1,4 +1,4 @@
-"""A worker of a pool as a process: what it is given, what it tells, how it ends."""
+"""A pool's worker as a process: what it is given, what it reports, how it ends."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Exit:
     wanted: bool
     """Its work was done."""
     final: bool
-    """It would end so again: no use in beginning it anew."""
+    """It would end the same way again, so a restart is useless."""
     reason: str
     status: ExitStatus = ExitStatus.BAD_INPUT
-    """What the pool ends with if no worker could go on and this one was the last."""
+    """The status that the pool ends with if no worker could continue and this one was the last."""
 
     @property
     def hindered(self) -> bool:
-        """Did something outside end it that may pass: a database that is away, a full disk?"""
+        """Did an outside cause that may pass end it, such as an unreachable database or a full disk?"""
         return self.status == ExitStatus.TRY_AGAIN
 
 
 def live(spec: StudySpec, options: Options, send: Callable[[Event], None]) -> Exit:
-    """A worker's whole life: set up, run trials until the budget is spent. Raises KeyboardInterrupt alone."""
-    from search.workers.setup import set_up  # loads torch, which the server has done before a worker begins
+    """Run a worker to its end: set up, run trials until the budget is spent. Raises only KeyboardInterrupt."""
+    from search.workers.setup import set_up  # loads torch, which the server has already done
     from search.workers.worker import work
 
     folder, events = StudyFolder(options.runs / spec.name), Events(send)
@@ -61,9 +61,9 @@ def live(spec: StudySpec, options: Options, send: Callable[[Event], None]) -> Ex
 
 
 def _keep_traceback(folder: StudyFolder) -> None:
-    """For whoever has to find out; the pool shows one line."""
+    """Save the traceback for a later investigation; the pool shows one line."""
     try:
         with folder.errors.open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now().isoformat(timespec='seconds')}\n{without_secrets(traceback.format_exc())}\n")
     except OSError:
-        pass  # the disk is full or read-only, which the line says
+        pass  # the disk is full or read-only, which the pool's line says

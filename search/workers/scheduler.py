@@ -1,4 +1,4 @@
-"""Who works on which trial: abandoned ones are taken up first, then waiting ones, then new ones; never one too many."""
+"""Assign trials to workers: abandoned ones first, then waiting ones, then new ones, within the budget."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from search.study.spec import StudySpec
 from search.workers.heartbeat import Heartbeat
 
 _DEATHS = 5
-"""A trial in which so many workers died one after the other, without finishing an epoch, kills its workers."""
+"""A trial is deadly if this many workers in a row have died in it without finishing an epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A trial that is this worker's."""
+    """A trial that this worker has taken."""
 
     trial: Trial
     deadly: bool
-    """Workers die of it: it must not be tried again."""
+    """It kills its workers, so it must not be tried again."""
     moved: bool
-    """Its last worker was at another place, where its files may be."""
+    """Its last worker was at another place, which may hold its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Nothing:
 
 
 class Scheduler:
-    """Hands trials to one worker process; of all workers, one at a time looks for its next."""
+    """Hands trials to one worker process. Only one of all workers at a time looks for its next trial."""
 
     def __init__(self, store: Store, spec: StudySpec, folder: StudyFolder, grace_period: float) -> None:
-        """`grace_period`: seconds without a beat after which a worker on another machine counts as dead."""
+        """`grace_period`: seconds without a beat after which a worker on another machine is declared dead."""
         self._store, self._spec, self._folder = store, spec, folder
         self._study_id = store.study._study_id
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -64,7 +64,7 @@ class Scheduler:
 
     @contextmanager
     def holding(self, trial_id: int) -> Iterator[None]:
-        """Hold the study's lock, under which nobody takes the trial. Raises Lost if somebody has."""
+        """Hold the study's lock, so that no worker can take the trial. Raises Lost if another worker has."""
         with self.alone():
             if not self.leases.holds(trial_id):
                 raise Lost
@@ -82,9 +82,9 @@ class Scheduler:
             heartbeat.end()
 
     def take(self, heartbeat: Heartbeat, held: ExitStack) -> Taken | Nothing:
-        """The next trial; its folder is locked until `held` is closed.
+        """Take the next trial; its folder is locked until `held` is closed.
 
-        Raises BudgetSpent if the study has had its time or its score, and the database's errors; safe to repeat.
+        Raises BudgetSpent if the time is up or the target score is reached, and database errors; safe to repeat.
         """
         with self.alone():
             heartbeat.check_budget(self.leases)
@@ -92,7 +92,7 @@ class Scheduler:
             leases = self.leases.all()
             running = [trial for trial in trials if trial.state == TrialState.RUNNING]
             for left in leases.keys() - {trial._trial_id for trial in running}:
-                self.leases.drop(left)  # its worker died between the last two things it had to write
+                self.leases.drop(left)  # its worker died between its last two writes
             for trial in running:
                 lease = leases.get(trial._trial_id)
                 if self._is_free(trial, lease, heartbeat) and self._lock(trial.number, held):
@@ -115,13 +115,13 @@ class Scheduler:
         return held.enter_context(locked(self._folder.trial(number).lock, wait=False))
 
     def _is_free(self, trial: FrozenTrial, lease: Lease | None, heartbeat: Heartbeat) -> bool:
-        """May its worker be dead? Where we see the same lock, that decides."""
+        """May its worker be dead? If it would lock the same file as this worker, the lock decides."""
         if lease is None or lease.worker in ("", self.worker) or lease.place == self.place:
             return True
         return heartbeat.observer.is_stale(trial._trial_id, lease)
 
     def _take_up(self, trial: FrozenTrial, lease: Lease | None, trials: list[FrozenTrial]) -> Taken:
-        """Go on with a trial that somebody began, or queued."""
+        """Continue a trial that was begun or queued."""
         fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         drawn = draw(self._spec, trial.number, trials, fixed)
         for name, distribution in drawn.distributions.items():

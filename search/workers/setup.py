@@ -1,4 +1,4 @@
-"""What a worker needs before its first trial: device, database, data, dense network; told by options."""
+"""What a worker needs before its first trial: device, database, data, dense network."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Setup:
 
 
 def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Progress) -> Setup:
-    """Open everything; trains the dense network first if there is none yet.
+    """Open everything; train the dense network first if there is none yet.
 
-    Raises InputError, for whatever can be known by then before anything of the study is begun.
+    Raises InputError. Checks that are possible before any file of the study is written come first.
     """
     device = prepare(options.threads, options.device)
     study_url(options.storage, folder.database)

@@ -41,16 +41,16 @@ T = TypeVar("T")
 
 _FAILURES_IN_A_ROW = 3
 _PAUSE_S = 0.5
-"""Between two searches for a trial while other workers are at the last ones."""
+"""Pause between two looks for a trial while other workers run the last ones."""
 
 
 def work(store: Store, context: Context, shared: Shared, grace_period: float) -> str:
-    """Run trials, abandoned ones first, until the budget is spent and nobody is at work; returns why it ended.
+    """Run trials, abandoned ones first, until the budget is spent and no worker is busy; return why it ended.
 
-    `grace_period`: seconds without a beat after which a worker on another machine counts as dead.
+    `grace_period`: seconds without a beat after which a worker on another machine is declared dead.
 
-    A trial whose training fails is recorded as failed and the study goes on; what concerns every trial (a missing file,
-    a disk that stays full) is raised, and the trial is left to be continued.
+    A trial whose training fails is recorded as failed, and the study continues. An error that concerns every trial (a
+    missing file, a disk that stays full) is raised, and the trial is left to be resumed.
     """
     database = store.database
     scheduler = database.patiently(
@@ -86,7 +86,7 @@ class _Worker:
                         continue
                 if isinstance(taken, Nothing):
                     if not taken.wait:
-                        self.context.folder.sweep()  # a trial that went to another machine may have left something here
+                        self.context.folder.sweep()  # a trial that went to another machine may have left files here
                         return "all trials are done"
                     bar.say("waiting for other workers")
                     time.sleep(_PAUSE_S)
@@ -110,7 +110,7 @@ class _Worker:
 
     def _take(self, held: ExitStack) -> Taken | Nothing:
         def attempt() -> Taken | Nothing:
-            held.close()  # of an attempt that broke off
+            held.close()  # releases what an attempt that broke off has locked
             return self.scheduler.take(self.heartbeat, held)
 
         return self._patiently(attempt)
@@ -146,7 +146,7 @@ class _Worker:
             folder.log(str(ended))
             why = Figures(skipped=isinstance(ended, Skipped), reason=str(ended))
             self._tell(trial, ENDED_EARLY, why, folder.spent())
-        except UpdateFinishedTrialError:  # by the worker that has it now
+        except UpdateFinishedTrialError:  # another worker took it and finished it
             raise Lost from None
         except (InputError, OSError, SQLAlchemyError):
             raise
@@ -188,7 +188,7 @@ class _Worker:
     def _tell(
         self, trial: Trial, state: TrialState, figures: Figures, cost: Cost, values: list[float] | None = None
     ) -> None:
-        """Write how a trial ended into the database, unless it is another worker's by now."""
+        """Record in the database how a trial ended, unless another worker has taken it."""
         study, leases, limit = self.store.study, self.scheduler.leases, self.context.spec.constraints.min_accuracy
         figures = replace(figures, **{name: round(seconds, 3) for name, seconds in asdict(cost).items()})
         tried = False
@@ -199,7 +199,7 @@ class _Worker:
                 if study._storage.get_trial(trial._trial_id).state.is_finished():
                     if not tried:
                         raise Lost
-                    return  # the database broke off after the last attempt had taken effect
+                    return  # the connection broke after the last attempt had taken effect
                 if not leases.holds(trial._trial_id):
                     raise Lost
                 if self.context.spec.target_score is not None:
@@ -221,7 +221,7 @@ class _Worker:
         self._patiently(attempt)
 
     def _hand_back(self, trial: Trial) -> None:
-        """Leave the trial to whoever comes next. If that cannot be said now, its silence will say it."""
+        """Give the trial back for another worker. If the database is away, the missing beats have the same effect."""
         leases = self.scheduler.leases
         with contextlib.suppress(Exception):
             Leases(self.store.database.another_engine(), leases.study_id, leases.worker).give_back(trial._trial_id)
