@@ -129,7 +129,7 @@ def test_damaged_files_are_refused(dense: MobileNetV2, tmp_path: Path) -> None:
 
 def test_a_dense_network_needs_the_datas_classes(tmp_path: Path) -> None:
     torch.save(mobilenet_v2(num_classes=7), tmp_path / "seven.pth")
-    with pytest.raises(InputError, match=r"7 classes apart, the data has 10"):
+    with pytest.raises(InputError, match=r"7 classes, the data has 10"):
         load_dense(tmp_path / "seven.pth", 10)
 
 

@@ -55,7 +55,7 @@ def weights_format(path: Path) -> Literal["torch", "safetensors"]:
             head = file.read(_HEAD)
             found = _foreign(path, head, file)
     except OSError as error:
-        raise InputError(f"{path}: may not be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if found:
         raise InputError(f"{path}: is {found[0]}; {found[1]}")
     if head[8:9] == b"{" and not head.startswith(b"\x80"):  # the header's length, then the header in JSON
@@ -70,7 +70,7 @@ def _folder(path: Path) -> str:
         return f"is a TensorFlow SavedModel; {_GIVE}"
     if ".metadata" in names:
         convert = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER NEW_FILE"
-        return f"is a torch.distributed checkpoint; make it a file: {convert}"
+        return f"is a torch.distributed checkpoint; convert it to a file: {convert}"
     if "data.pkl" in names:
         return "is a PyTorch file that was unpacked into a folder; give the .pth file itself"
     weights = [name for name in names if name.endswith((".pth", ".pt", ".bin", ".ckpt", ".safetensors"))]
@@ -80,7 +80,7 @@ def _folder(path: Path) -> str:
 def _foreign(path: Path, head: bytes, file: BinaryIO) -> tuple[str, str] | None:
     """(what the file is, what to do), if it is a kind known to hold no weights."""
     if not head:
-        return "empty", "its download or its writing broke off: get it again"
+        return "empty", "its download or writing was interrupted; get it again"
     for offset, magic, what, remedy in _MAGIC:
         if head[offset:].startswith(magic):
             return what, remedy
@@ -105,7 +105,7 @@ def _archive(path: Path) -> tuple[str, str] | None:
     if any(name.endswith("model.weights.h5") for name in names):
         return "a Keras model", _GIVE
     if names and all(name.endswith(".npy") for name in names):
-        return "an archive of NumPy arrays", "make them tensors and save these by torch.save"
+        return "an archive of NumPy arrays", "convert them to tensors and save those with torch.save"
     return f"a ZIP archive ({', '.join(names[:2]) or 'empty'}{', ...' if len(names) > 2 else ''})", _UNPACK
 
 

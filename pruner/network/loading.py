@@ -28,8 +28,8 @@ def load_dense(path: Path, class_count: int) -> MobileNetV2:
     model = load_network(path, to_prune=True)
     if classes(model) != class_count:
         raise InputError(
-            f"{path}: tells {classes(model)} classes apart, the data has {class_count}; "
-            f"start from it instead: [dense] init = {str(path)!r}"
+            f"{path}: has {classes(model)} classes, the data has {class_count}; "
+            f"to train from it, set [dense] init = {str(path)!r}"
         )
     return model
 

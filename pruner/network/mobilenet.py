@@ -97,11 +97,11 @@ def from_state_dict(state: Mapping[str, Tensor], source: str) -> MobileNetV2:
         raise InputError(f"{source}: not the weights of a MobileNetV2 ({detail})") from error
     if (channels := _conv(network, "features.0.0").in_channels) != 3:
         raise InputError(
-            f"{source}: takes images of {channels} channel{'s'[: channels - 1]}; give one for the 3 of RGB"
+            f"{source}: takes images of {channels} channel{'s'[: channels - 1]}; give a network for the 3 of RGB"
         )
     if _starts_with_shortcut(widths(network)):
         raise InputError(f"{source}: so narrow (a width_mult of 0.25 or less) that its first block has a residual "
-                         "connection, which MobileNetV2's has not; give one of a larger width_mult")  # fmt: skip
+                         "connection, which MobileNetV2's lacks; give a network with a larger width_mult")  # fmt: skip
     return network
 
 
@@ -157,7 +157,7 @@ def architecture_difference(model: nn.Module) -> str | None:
         if difference := _module_difference(reference[name], found[name]):
             return f"{name or 'the network'} {difference}"
     if list(reference) != list(found):
-        return "its layers stand in another order"
+        return "its layers are in another order"
     return None
 
 
@@ -177,7 +177,7 @@ def _module_difference(reference: nn.Module, found: nn.Module) -> str | None:
     if type(found) is not type(reference):
         return f"is a {type(found).__name__}, not a {type(reference).__name__}"
     if "forward" in vars(found) or found._forward_hooks or found._forward_pre_hooks:
-        return "has a hook, or a forward of its own"
+        return "has a hook, or its own forward"
     for key in _COMPARED:
         if getattr(found, key, None) != getattr(reference, key, None):
             return f"has {key} {getattr(found, key, None)}, not {getattr(reference, key, None)}"

@@ -27,9 +27,7 @@ import torch
 from pruner.errors import InputError
 
 _ALONE = "save the network's state_dict() alone"
-_NOT_TORCH = (
-    "damaged, or pickled otherwise than by torch.save with its usual protocol; save its state_dict() by torch.save"
-)
+_NOT_TORCH = "damaged, or not written by torch.save with its default protocol; save its state_dict() with torch.save"
 
 _INERT_CALLS = frozenset(
     # Each makes a plain value from plain values. Here it makes a StandIn or an empty container, and the value is lost.
@@ -127,7 +125,7 @@ def read_pickle(path: Path) -> object:
                 raise InputError(f"{path}: {_reason(str(error))}") from error
             bases[container["name"]] = _List if container["what"] == "append" else _Mapping
         except PermissionError as error:
-            raise InputError(f"{path}: may not be read ({error.strerror})") from error
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         except Exception as error:  # torch reports damaged content in many ways
             raise InputError(f"{path}: not a whole PyTorch file (truncated or damaged?)") from error
 
@@ -148,7 +146,7 @@ def _reason(message: str) -> str:
     """Explain in the user's terms why torch did not read the file."""
     if "persistent_load" in message:
         return (
-            "a whole network in PyTorch's format of before 1.6, which cannot be loaded without running its code; "
+            "a whole network in PyTorch's format from before 1.6, which cannot be loaded without running its code; "
             "save it again with a newer PyTorch, or save its state_dict"
         )
     if "_load_from_bytes" in message or "Unsupported operand" in message:

@@ -36,10 +36,10 @@ _OBSERVER = re.compile(r"(?:^|\.)activation_post_process(?:_\d+)?\.(?!.*fake_qua
 
 _REMEDIES = (
     (".parametrizations.", "is parametrised; call torch.nn.utils.parametrize.remove_parametrizations before saving"),
-    (".weight_g", "is of weight_norm; call torch.nn.utils.remove_weight_norm before saving"),
-    (".weight_u", "is of spectral_norm; call torch.nn.utils.remove_spectral_norm before saving"),
-    ("fake_quant", "is of quantisation-aware training; save the network's state_dict() from before it was prepared"),
-    ("_packed_params", "is of a quantised network; save the 32-bit network's state_dict()"),
+    (".weight_g", "belongs to weight_norm; call torch.nn.utils.remove_weight_norm before saving"),
+    (".weight_u", "belongs to spectral_norm; call torch.nn.utils.remove_spectral_norm before saving"),
+    ("fake_quant", "belongs to quantisation-aware training; save the network's state_dict() before preparing it"),
+    ("_packed_params", "belongs to a quantised network; save the 32-bit network's state_dict()"),
 )
 """(part of a name, what such a tensor is, and what to do)."""
 
@@ -181,7 +181,7 @@ def _number(value: object, name: str, source: str) -> Tensor:
     """Copy a weight in 32 bits, or a batch count. Raises InputError if it is neither, or not finite."""
     if not isinstance(value, Tensor):
         is_array = isinstance(value, StandIn) and value.name.startswith("numpy.")
-        what = "is not a tensor, but an array of NumPy: make it one" if is_array else "is not a tensor"
+        what = "is not a tensor, but an array of NumPy; convert it" if is_array else "is not a tensor"
         raise InputError(f"{source}: not the weights of a MobileNetV2 ({name} {what})")
     if value.layout != torch.strided or value.is_meta:
         what = "has no values (device meta)" if value.is_meta else "is not a dense tensor"

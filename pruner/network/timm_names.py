@@ -37,8 +37,8 @@ def timm_difference(names: Iterable[str]) -> str | None:
     if sum(counts) == len(blocks) and tuple(counts) == BLOCKS_BY_STAGE:
         return None
     return (
-        f"its stages have {counts} blocks, torchvision's {list(BLOCKS_BY_STAGE)}: timm's deeper mobilenetv2_110d or "
-        "120d, or another network"
+        f"its stages have {counts} blocks, torchvision's have {list(BLOCKS_BY_STAGE)}: it is timm's deeper "
+        "mobilenetv2_110d or 120d, or another network"
     )
 
 

@@ -57,11 +57,11 @@ def check(study: Path, options: Options, fixing: bool, as_json: bool) -> None:
             where = "" if problem.trial is None else f"trial {problem.trial}: "
             click.echo(f"{where}{problem.what}  ->  {problem.remedy or 'cannot be fixed here'}")
         if problems and not fixing:
-            click.echo(f"{len(problems)} to fix; give the command again with --fix.")
+            click.echo(f"{len(problems)} to fix; run the command again with --fix.")
         elif problems:
             click.echo(f"{len(problems) - len(left)} of {len(problems)} fixed.")
             for line in left:
-                click.echo(f"Left: {line}")
+                click.echo(f"Not fixed: {line}")
         else:
             click.echo("The study is in order.")
     if left:

@@ -56,7 +56,7 @@ def _of_study(part: Part, runs: Path, storage: str | None) -> Told:
     networks = observations(records(load_study(spec, StudyFolder(runs / spec.name), storage).study))
     if len(networks) < FEWEST:
         raise InputError(
-            f"study {spec.name}: {len(networks)} trials were evaluated untrained and trained through; a forecast "
+            f"study {spec.name}: {len(networks)} trials were evaluated untrained and trained through; a predictor "
             f"needs {FEWEST} or more"
         )
     predictions = Predictor(observations=tuple(networks)).left_out()
@@ -90,7 +90,7 @@ def _of_parts(parts: list[Part], runs: Path, storage: str | None) -> Told:
     ]
     ways = finalists(found)
     if not ways:
-        raise InputError(f"study {parts[0].whole}: no finalist has been trained yet; go on with prune-search run")
+        raise InputError(f"study {parts[0].whole}: no finalist has been trained yet; continue with prune-search run")
     lines, rows = [], []
     for way in ways:
         told = []

@@ -30,8 +30,8 @@ SHORTEST_PASSWORD = 8
 _READING = ("GET", "HEAD", "OPTIONS")
 _PORTS = {"http": 80, "https": 443}
 _NOT_LOOPBACK = (
-    "Open it as http://localhost or by this machine's loopback address; under another name, as behind a proxy, it "
-    "needs a password (--password-file)."
+    "Open it as http://localhost or by this machine's loopback address; under another name, for example behind a "
+    "proxy, it needs a password (--password-file)."
 )
 _ANOTHER_HOST = (
     "Refused: the proxy must pass on the browser's Host (nginx: proxy_set_header Host $host; where the port is not the "

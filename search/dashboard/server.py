@@ -35,8 +35,8 @@ def dashboard(shared: Shared, spec: StudySpec, folder: StudyFolder, study_file: 
     password = read_password(web.password_file)
     if password is None and not is_loopback(web.host):
         raise InputError(
-            f"--host {web.host}: others could delete the study, for the dashboard asks nobody who they are; give a "
-            f"password with --password-file or {PASSWORD_VARIABLE}"
+            f"--host {web.host}: without a password others could delete the study; give one with --password-file or "
+            f"{PASSWORD_VARIABLE}"
         )
     # Requests come in several threads, so the server has connections of its own.
     storage = shared.store.database.storage_for_threads()

@@ -36,7 +36,7 @@ def ending(found: Sequence[Record]) -> Ending | None:
     done = [r for r in ended if r.state == "done"]
     if judged := done or [r for r in ended if r.state == "skipped"]:
         why = f" {_failures(failed)}" if failed else ""
-        return Ending(ExitStatus.NONE_FEASIBLE, f"No trial keeps to the constraints; {_nearest(judged)}.{why}")
+        return Ending(ExitStatus.NONE_FEASIBLE, f"No trial meets the constraints; {_nearest(judged)}.{why}")
     if len(failed) == len(ended):
         return Ending(ExitStatus.ALL_FAILED, _failures(failed, "All " if len(failed) == len(found) else ""))
     stopped = f"{len(ended) - len(failed)} stopped early"
@@ -67,7 +67,7 @@ def _nearest(judged: Sequence[Record]) -> str:
     """
     worst = {r.number: max(_broken(r), default=(0.0, "")) for r in judged}
     number = min(worst, key=lambda number: (worst[number][0], number))
-    return f"trial {number} came nearest: {worst[number][1]}" if worst[number][1] else "it is not known by how much"
+    return f"trial {number} came nearest: {worst[number][1]}" if worst[number][1] else "it is unknown by how much"
 
 
 def _broken(r: Record) -> list[tuple[float, str]]:

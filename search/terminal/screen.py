@@ -101,7 +101,7 @@ class Screen:
                 self._lines.clear()
                 self._left_out = 0
             if left_out:
-                lines.insert(0, f"({left_out:,} lines that nobody read are left out.)")
+                lines.insert(0, f"({left_out:,} unread lines are left out.)")
             text = "".join(f"{line}\n" for line in lines)
             if self._draws:
                 try:
