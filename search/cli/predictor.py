@@ -1,4 +1,4 @@
-"""The command `predictor`: how well untrained evaluation predicts what networks reach."""
+"""The command `predictor`: how well untrained evaluation predicts the accuracy after training."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from search.study.predictor import FEWEST, Predictor, rank_agreement
 
 @click.command()
 @study_argument
-@click.option("--out", type=click.Path(path_type=Path), help="Also draw it, as this HTML file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the figure to this HTML file.")
 @runs_option
 @storage_option
 @json_option
 def predictor(study: Path, out: Path | None, runs: Path, storage: str | None, as_json: bool) -> None:
-    """Check how well the untrained evaluation of STUDY's networks predicts what they reach once trained.
+    """Check how well the untrained evaluation of STUDY's networks predicts their accuracy after training.
 
     \b
-    Of a study whose trials are trained through: do the untrained accuracies rank the networks right (Spearman's rho
-    among those of similar MFLOPs), and how far is each from what the others predict? The line `observations = ...`
-    is for the section [predictor] of a search that trains nothing.
-    Of a study with several [[searches]]: what was predicted for each finalist, and what it reached.
+    For a study whose trials are fully trained: do the untrained accuracies rank the networks correctly (Spearman's
+    rho among those of similar MFLOPs), and how far is each from what the others predict? The line
+    `observations = ...` is for the section [predictor] of a search that trains nothing.
+    For a study with several [[searches]]: what was predicted for each finalist, and what it reached.
     """
     parts = read_parts(study)
     result, lines, figure = _of_study(parts[0], runs, storage) if len(parts) == 1 else _of_parts(parts, runs, storage)
