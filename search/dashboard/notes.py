@@ -42,8 +42,8 @@ def study_note(spec: StudySpec, found: Sequence[Record], dense: Dense | None, st
             f"**Best: trial {top.number}.** {_outcome(top)}",
             f"Trials that no other beats in both MFLOPs and accuracy: {front}.",
             f"To get its network, run\n\n    prune-search export {study_file}\n\nor download `model.pth` from the "
-            f"artifacts of trial {top.number}. Accuracies are on the holdout; `prune-search run` grades the best on the "
-            "test images when the study ends.",
+            f"artifacts of trial {top.number}. Accuracies are on the holdout; `prune-search run` grades the best on "
+            "the test images when the study ends.",
         ]
     elif without := ending(found):
         lines.append(without.text)
