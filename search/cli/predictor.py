@@ -56,15 +56,15 @@ def _of_study(part: Part, runs: Path, storage: str | None) -> Told:
     networks = observations(records(load_study(spec, StudyFolder(runs / spec.name), storage).study))
     if len(networks) < FEWEST:
         raise InputError(
-            f"study {spec.name}: {len(networks)} trials were evaluated untrained and trained through; a predictor "
-            f"needs {FEWEST} or more"
+            f"study {spec.name}: {len(networks)} trials were evaluated untrained and then fully trained; a "
+            f"predictor needs {FEWEST} or more"
         )
     predictions = Predictor(observations=tuple(networks)).left_out()
     bands = rank_agreement(networks)
     errors = [p.accuracy - final for p, (*_, final) in zip(predictions, networks, strict=True)]
     typical = (sum(error**2 for error in errors) / len(errors)) ** 0.5
     inside = sum(abs(error) <= 2 * p.std for error, p in zip(errors, predictions, strict=True))
-    lines = [f"{len(networks)} networks, evaluated untrained and trained through."]
+    lines = [f"{len(networks)} networks, evaluated untrained and fully trained."]
     lines += [
         f"Around {middle:.1f} MFLOPs, {count} networks: Spearman's rho {rho:.2f}." for middle, count, rho in bands
     ]

@@ -33,7 +33,7 @@ def choices_figure(found: Sequence[Record]) -> go.Figure:
                 hovertemplate="%{customdata}<extra></extra>",
             )
         )
-    return styled(figure, "Accuracy by what was chosen", OPERATIONS, "holdout accuracy (%)", height=620)
+    return styled(figure, "Accuracy by choice", OPERATIONS, "holdout accuracy (%)", height=620)
 
 
 def _style(place: int) -> tuple[str, str]:

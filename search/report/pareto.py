@@ -45,7 +45,7 @@ def pareto_figure(found: Sequence[Record], rule: ScoreRule, dense: Dense | None 
     predicted = any(r.predicted is not None for r in done)
     return styled(
         figure, "Accuracy against operations", OPERATIONS,
-        "accuracy predicted when trained through (%)" if predicted else "holdout accuracy (%)",
+        "predicted accuracy after training (%)" if predicted else "holdout accuracy (%)",
     )  # fmt: skip
 
 

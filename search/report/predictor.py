@@ -27,12 +27,12 @@ def predictor_figure(networks: Sequence[Observation], predictions: Sequence[Pred
             mode="markers",
             marker={"color": BLUE, "size": 9},
             name="networks",
-            customdata=[f"{mflops:.2f} MFLOPs, {seen:.1%} at first" for mflops, seen, _ in networks],
+            customdata=[f"{mflops:.2f} MFLOPs, {seen:.1%} untrained" for mflops, seen, _ in networks],
             hovertemplate="%{customdata}<br>predicted %{x:.2f} %, reached %{y:.2f} %<extra></extra>",
         )
     )
     return styled(
-        figure, "Predicted by the other networks, and reached", "predicted (% of the holdout)", "reached (%)"
+        figure, "Reached against predicted by the other networks", "predicted (% of the holdout)", "reached (%)"
     )  # fmt: skip
 
 

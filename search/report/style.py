@@ -36,7 +36,7 @@ def hover(r: Record) -> str:
     if r.accuracy is not None:
         lines.append(f"{percent(r.accuracy):.2f} % of the holdout")
     if r.predicted is not None:
-        lines.append(f"to reach {predicted_text(r)}")
+        lines.append(f"predicted to reach {predicted_text(r)}")
     if r.latency_ms is not None:
         lines.append(f"{r.latency_ms:.2f} ms")
     return "<br>".join([*lines, *(f"{name} = {short(value)}" for name, value in r.sampled.items())])

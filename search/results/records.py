@@ -123,7 +123,7 @@ def headline(found: Sequence[Record]) -> str:
     return (
         f"{text} Best: trial {top.number}, score {top.score:.2f}, {top.mflops:.1f} MFLOPs, "
         f"{100 * (top.accuracy or 0.0):.2f} % of the holdout{', ' + sparse if (sparse := _sparse(top)) else ''}"
-        f"{', to reach ' + predicted_text(top) if top.predicted is not None else ''}."
+        f"{', predicted to reach ' + predicted_text(top) if top.predicted is not None else ''}."
     )
 
 
@@ -147,7 +147,7 @@ def describe(done: Record, *, is_best: bool = False) -> str:
     if done.accuracy is not None:
         parts.append(f"{done.accuracy:6.2%} of the holdout")
     if done.predicted is not None:
-        parts.append(f"to reach {predicted_text(done)}")
+        parts.append(f"predicted to reach {predicted_text(done)}")
     if done.score is not None:
         parts.append(f"score {done.score:6.2f}")
     if sparse := _sparse(done):
