@@ -179,4 +179,4 @@ def before_after_figure(found: Sequence[Record], *, sparse: bool = False) -> go.
                 hovertemplate=f"{name}: %{{y:.2f}} %<br>%{{customdata}}<extra></extra>",
             )
         )
-    return styled(figure, "Accuracy before and after retraining", _SIZE if sparse else OPERATIONS, "holdout accuracy (%)")
+    return styled(figure, "Accuracy regained by retraining", _SIZE if sparse else OPERATIONS, "holdout accuracy (%)")
