@@ -36,7 +36,7 @@ from search.terminal.progress import Terminal
     "--what", type=click.Choice(["weights", "channels"]), default="weights", show_default=True,
     help="Zero single weights, one layer at a time; or prune hidden channels, one stage at a time.",
 )  # fmt: skip
-@click.option("--importance", help="By which to prune: magnitude (default), taylor; for channels l2 (default), l1, ...")
+@click.option("--importance", help="Prune by: magnitude (default), taylor; for channels l2 (default), l1, ...")
 @click.option("--start", type=Number(0, 1), default=0.4, show_default=True, help="The lowest sparsity.")
 @click.option("--end", type=Number(0, 1), default=0.9, show_default=True, help="The highest sparsity.")
 @click.option("--step", type=Number(0.001, 1), default=0.1, show_default=True)
