@@ -493,7 +493,7 @@ def test_the_content_counts_not_the_name(network: MobileNetV2, tmp_path: Path) -
     for name in ("network.pth", "network.safetensors", "old.pth"):
         assert torch.equal(outputs(load_network(tmp_path / name)), outputs(network))
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps(network.state_dict()))
-    with pytest.raises(InputError, match=r"save its state_dict\(\) by torch\.save"):
+    with pytest.raises(InputError, match=r"save its state_dict\(\) with torch\.save"):
         load_network(tmp_path / "plain.pkl")
 
 

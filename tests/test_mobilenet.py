@@ -67,7 +67,7 @@ def test_a_pickle_that_would_run_code_is_refused_by_name_and_does_not_run(tmp_pa
     model = fresh(10, 0)
     model.bomb = Bomb(target)
     torch.save(model, path, _use_new_zipfile_serialization=new_format)
-    with pytest.raises(InputError, match=r"eval|format of before 1\.6") as caught:
+    with pytest.raises(InputError, match=r"eval|format from before 1\.6") as caught:
         load_network(path)
     assert not target.exists()
     assert "\n" not in str(caught.value)
@@ -129,7 +129,7 @@ def test_damaged_files_are_refused(dense: MobileNetV2, tmp_path: Path) -> None:
 
 def test_a_dense_network_needs_the_datas_classes(tmp_path: Path) -> None:
     torch.save(mobilenet_v2(num_classes=7), tmp_path / "seven.pth")
-    with pytest.raises(InputError, match=r"7 classes apart, the data has 10"):
+    with pytest.raises(InputError, match=r"7 classes, the data has 10"):
         load_dense(tmp_path / "seven.pth", 10)
 
 

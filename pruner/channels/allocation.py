@@ -1,6 +1,6 @@
-"""Allocate a budget of operations to the layers: which width each group keeps, so that the error is least.
+"""Allocate a budget of operations to the groups of channels so that the error is least.
 
-Pure: curves and prices in, widths out.
+Pure functions: error curves and prices in, widths out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _HALVINGS = 40
 _SWEEPS = 4
 
 Price = Callable[[Mapping[str, int]], float]
-"""Millions of operations of the network with these widths; linear in each of them."""
+"""Widths -> MFLOPs of the network with these widths; linear in each width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,16 @@ class WidthOptions:
     widths: Sequence[int]
     """Descending; the first is the full width."""
     errors: Sequence[float]
-    """What each costs: 0 first, never falling."""
+    """The error at each width: 0 first, never falling."""
 
 
 def allocate(options: Mapping[str, WidthOptions], price: Price, target: float, how: str) -> dict[str, int]:
-    """Group -> width, such that `price` is at most `target` and close to it.
+    """Choose a width for each group so that `price` is at most `target` and close to it.
 
-    `how`: `equal_error` prunes every group until it reaches one common error; `lagrangian` minimises the sum of the
-    errors: every group is pruned until the next million of operations saved costs one common error.
+    `how`: `equal_error` prunes every group to one common error. `lagrangian` minimises the sum of the errors: it prunes
+    every group until saving another million operations would cost the same error in all of them.
 
-    Raises InputError if even the smallest widths are above the target.
+    Raises InputError if the smallest widths already exceed the target.
     """
     smallest = {name: choice.widths[-1] for name, choice in options.items()}
     least = price(smallest)
@@ -43,7 +43,7 @@ def allocate(options: Mapping[str, WidthOptions], price: Price, target: float, h
     if price(full) <= target:
         return full
     at = _at_equal_error if how == "equal_error" else _at_price
-    low, high = 1e-9, 1e9  # of the common error, or of the error per million of operations
+    low, high = 1e-9, 1e9  # bounds of the common error, or of the error per million operations
     found = smallest
     for _ in range(_HALVINGS):
         middle = (low * high) ** 0.5
@@ -63,9 +63,9 @@ def _at_equal_error(options: Mapping[str, WidthOptions], _price: Price, error: f
 
 
 def _at_price(options: Mapping[str, WidthOptions], price: Price, rate: float) -> dict[str, int]:
-    """Widths at which no group gains by another width, if an error of `rate` is worth a million of operations."""
+    """Widths at which no group gains by changing its width, if a million operations are worth an error of `rate`."""
     widths = {name: choice.widths[0] for name, choice in options.items()}
-    for _ in range(_SWEEPS):  # what a channel costs depends on its neighbours' widths
+    for _ in range(_SWEEPS):  # a channel's cost depends on its neighbours' widths
         before = dict(widths)
         for name, choice in options.items():
             each = price({**widths, name: 1}) - price({**widths, name: 0})
@@ -77,7 +77,7 @@ def _at_price(options: Mapping[str, WidthOptions], price: Price, rate: float) ->
 
 
 def _filled(widths: dict[str, int], options: Mapping[str, WidthOptions], price: Price, target: float) -> dict[str, int]:
-    """Give back what still fits: the step that saves most error for its operations first."""
+    """Widen groups step by step while the target allows, first where most error is saved per operation."""
     widths = dict(widths)
     while True:
         best, gain = None, 0.0

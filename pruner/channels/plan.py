@@ -1,8 +1,7 @@
-"""Channel plans: exactly which channels stay. Made without touching the network, then applied to a copy of it.
+"""Channel plans: exactly which channels stay. A plan is made without modifying the network, then applied to a copy.
 
-What is asked for is what comes out: of `width` channels, `kept(width, ratio)` stay in every group that is not
-ignored. A high-level pruner that finds nothing left to round to leaves a group as it is without a word; this never
-does.
+The result is always what was asked for: of `width` channels, `kept(width, ratio)` stay in every group that is not
+ignored. High-level pruners silently leave a group unpruned if rounding leaves nothing to prune; this one never does.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from pruner.recipe import Prune
 
 @dataclass(frozen=True, slots=True)
 class ChannelPlan:
-    """Which channels of the dense network stay, and what that makes of it."""
+    """Which channels of the dense network stay, and the operations and parameters before and after."""
 
     keep: Mapping[str, tuple[int, ...]]
     """Group name -> the channels that stay, ascending."""
     dense_widths: Mapping[str, int]
-    """Group name -> how many there were."""
+    """Group name -> its channels in the dense network."""
     mflops: float
     """Millions of operations of the pruned network, as the grader counts them at 224 px."""
     params: int
@@ -55,7 +54,7 @@ class ChannelPlan:
         return 1 - self.params / self.dense_params
 
     def as_json(self) -> dict[str, Any]:
-        """A JSON-ready form; `from_json` gives an equal plan back."""
+        """The plan as a JSON-ready value, from which `from_json` restores an equal plan."""
         return {
             "keep": {name: list(channels) for name, channels in self.keep.items()},
             "dense_widths": dict(self.dense_widths),
@@ -67,7 +66,7 @@ class ChannelPlan:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> ChannelPlan:
-        """The plan that `as_json` wrote."""
+        """Restore the plan from the value of `as_json`."""
         keep = {name: tuple(channels) for name, channels in data["keep"].items()}
         return ChannelPlan(**{**data, "keep": keep})
 
@@ -75,8 +74,8 @@ class ChannelPlan:
 def kept(width: int, ratio: float, min_channels: int = 1, round_to: int = 1) -> int:
     """How many of `width` channels stay when the fraction `ratio` is pruned.
 
-    max(min_channels, round(width * (1 - ratio))), to the nearest multiple of `round_to`, at least one multiple and
-    never more than there are. It never rises as the ratio grows.
+    max(min_channels, round(width * (1 - ratio))), rounded to the nearest multiple of `round_to`, but at least one
+    multiple and at most `width`. The result never rises with the ratio.
 
     >>> kept(96, 0.5), kept(96, 0.95, round_to=8), kept(24, 0.95, min_channels=4), kept(24, 0.0, round_to=16)
     (48, 8, 4, 24)
@@ -92,11 +91,19 @@ def _rounded(wanted: int, width: int, min_channels: int, round_to: int) -> int:
 
 
 def make_plan(model: nn.Module, prune: Prune, scores: Scores, curves: Scores | None = None) -> ChannelPlan:
-    """The plan that a recipe's `Prune` gives for a network whose channels score so. The network is not touched.
+    """Make the plan that a recipe's `Prune` gives for a network. The network is not modified.
 
-    `curves`: the network's scores by `obs`, for a target that is allocated by them (`needs_curves`).
+    Args:
+        model: A MobileNetV2 of any widths.
+        prune: What to prune, and how far.
+        scores: Group name -> importance of each of its channels, shape (channels,).
+        curves: The channels' scores by `obs`, by which a target is allocated; required if `needs_curves(prune)`.
 
-    Raises InputError if a target cannot be reached.
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: `target_mflops` cannot be reached.
     """
     ignored = _ignored(prune.ignored_layers)
     free = [group for group in GROUPS if group.name not in ignored]
@@ -118,9 +125,9 @@ def make_plan(model: nn.Module, prune: Prune, scores: Scores, curves: Scores | N
 
 
 def interpolate_plan(plan: ChannelPlan, scores: Scores, target: float, class_count: int) -> ChannelPlan:
-    """A plan of about `target` million operations that keeps all that `plan` keeps, and the best of what it does not.
+    """Make a plan of about `target` MFLOPs that keeps the channels of `plan` and the best-scored of the others.
 
-    Every width lies at the same place between the dense network's and the plan's, on a logarithmic scale.
+    On a logarithmic scale, every width lies at the same point between the dense network's and the plan's.
     """
     low, high = 0.0, 1.0  # 0: dense, 1: the plan
     kept = plan.kept_widths
@@ -138,7 +145,10 @@ def interpolate_plan(plan: ChannelPlan, scores: Scores, target: float, class_cou
 
 
 def compose_plans(before: ChannelPlan, after: ChannelPlan) -> ChannelPlan:
-    """The plan that makes of the network that `before` leaves the one that `after` leaves; it keeps no more."""
+    """The plan that turns the network pruned by `before` into the one pruned by `after`.
+
+    `after` must keep a subset of the channels that `before` keeps.
+    """
     keep = {
         name: tuple(channels.index(channel) for channel in after.keep[name]) for name, channels in before.keep.items()
     }
@@ -148,14 +158,22 @@ def compose_plans(before: ChannelPlan, after: ChannelPlan) -> ChannelPlan:
 
 
 def needs_curves(prune: Prune) -> bool:
-    """Does `make_plan` need the removal curves?"""
+    """Does `make_plan` need `curves`?"""
     return prune.target_mflops is not None and prune.allocation != "uniform"
 
 
 def apply_plan(model: nn.Module, plan: ChannelPlan) -> nn.Module:
-    """A new network with the plan's channels only; the one given is untouched. The same inputs give the same bits.
+    """Build a new network with only the channels that the plan keeps. The same inputs give bit-identical weights.
 
-    Raises InputError if the plan was made for a network of other widths.
+    Args:
+        model: The network that the plan was made for; it is not modified.
+        plan: The channels to keep.
+
+    Returns:
+        The pruned network, with every parameter trainable.
+
+    Raises:
+        InputError: The plan was made for a network of other widths.
     """
     if widths(model) != dict(plan.dense_widths):
         raise InputError("plan: made for a network of other widths than this one")
@@ -186,7 +204,7 @@ def _kept_by_stage(group: Group, width: int, prune: Prune) -> int:
 def _kept_for_target(
     free: list[Group], prune: Prune, before: Mapping[str, int], class_count: int, curves: Scores | None
 ) -> dict[str, int]:
-    """The widths of the free groups that make `target_mflops` or a little less."""
+    """The widths of the groups in `free` at which the network has `target_mflops` or slightly less."""
     assert prune.target_mflops is not None
     options = {}
     for group in free:
@@ -212,11 +230,11 @@ def _kept_for_target(
 
 
 def _kept_globally(free: list[Group], prune: Prune, scores: Scores) -> dict[str, int]:
-    """How many channels of each group are among the best of all, when `global_pruning_ratio` of all are pruned."""
+    """How many channels each group keeps when the lowest-scored `global_pruning_ratio` of all channels is pruned."""
     assert prune.global_pruning_ratio is not None
     if prune.global_pruning_ratio == 0 or not free:
         return {}
-    # LAMP's scores are made to be compared across layers; the others need a normaliser for it.
+    # LAMP's scores are comparable across layers by design; the others need a normaliser.
     normalizer = "none" if prune.importance == "lamp" else prune.normalizer
     comparable = [_normalized(scores[group.name], normalizer) for group in free]
     owner = torch.cat([torch.full((len(part),), i) for i, part in enumerate(comparable)])
@@ -237,7 +255,7 @@ def _normalized(scores: Tensor, normalizer: str) -> Tensor:
 
 
 def _ignored(names: tuple[str, ...]) -> set[str]:
-    """The groups that `ignored_layers` leaves alone. The classifier's outputs are never pruned anyway."""
+    """The groups that `ignored_layers` excludes. The classifier's outputs are never pruned anyway."""
     return {
         group.name
         for group in GROUPS

@@ -1,7 +1,4 @@
-"""Data sets as uint8 tensors: train, holdout and test.
-
-A data set lies in memory once, on the device of training.
-"""
+"""Data sets as uint8 tensors: train, holdout and test. Each is kept in memory once, on the training device."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from pruner.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Images and their classes."""
+    """Images and their labels."""
 
     images: Tensor
     """uint8 of shape (images, 3, height, width)."""
@@ -34,13 +31,13 @@ class Split:
         return Split(self.images[:count], self.labels[:count])
 
     def drawn(self, count: int, seed: int) -> Split:
-        """`count` images chosen by the seed."""
+        """`count` random images, determined by the seed."""
         chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]
         chosen = chosen.to(self.images.device)
         return Split(self.images[chosen], self.labels[chosen])
 
     def to(self, device: torch.device) -> Split:
-        """The same images on a device."""
+        """The split moved to a device."""
         return Split(self.images.to(device), self.labels.to(device))
 
 
@@ -54,16 +51,29 @@ class Dataset:
     holdout: Split
     test: Split
     mirrors: bool
-    """Does a mirror image keep its class?"""
+    """Does a mirrored image keep its class?"""
 
     def to(self, device: torch.device) -> Dataset:
-        """The same data set on a device."""
+        """The data set moved to a device."""
         moved = {name: getattr(self, name).to(device) for name in ("train", "holdout", "test")}
         return replace(self, **moved)
 
 
 def load(name: str, root: Path | None = None, *, holdout: int = 0, seed: int = 0) -> Dataset:
-    """The data set of that name; `holdout` images of its training part are held out (0: its usual number)."""
+    """Load a data set and split its training images into train and holdout.
+
+    Args:
+        name: cifar10 or digits.
+        root: For cifar10, the folder that holds `cifar-10-batches-py`; see `cifar10`.
+        holdout: How many training images to hold out; 0: 5,000 of cifar10, 297 of digits.
+        seed: Determines which images are held out.
+
+    Returns:
+        The data set, on the CPU.
+
+    Raises:
+        InputError: The name is unknown, `holdout` is too large, or CIFAR-10 is absent and cannot be downloaded.
+    """
     if name == "digits":
         return digits(holdout=holdout or 297, seed=seed)
     if name == "cifar10":
@@ -72,7 +82,7 @@ def load(name: str, root: Path | None = None, *, holdout: int = 0, seed: int = 0
 
 
 def digits(*, holdout: int = 297, seed: int = 0) -> Dataset:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: 1,400 to train and hold out, 397 to test."""
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: 1,400 for train and holdout, 397 for test."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -85,10 +95,10 @@ def digits(*, holdout: int = 297, seed: int = 0) -> Dataset:
 
 
 def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> Dataset:
-    """CIFAR-10 as torchvision has it: 50,000 images to train and hold out, 10,000 to test, of 32 x 32 pixels.
+    """CIFAR-10's images of 32 x 32 pixels: 50,000 for train and holdout, 10,000 for test.
 
-    `root` is the folder with `cifar-10-batches-py`; without one, the environment's CIFAR10_ROOT or a cache folder.
-    It is downloaded where it is absent. Raises InputError where that is not possible.
+    `root`: the folder that holds `cifar-10-batches-py` (default: CIFAR10_ROOT in the environment, then a cache folder).
+    The data set is downloaded if it is absent. Raises InputError if that fails.
     """
     from torchvision.datasets import CIFAR10
 
@@ -96,7 +106,7 @@ def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> 
     try:
         try:
             learn = _as_split(CIFAR10(root, train=True))
-        except RuntimeError:  # it is not there, or incomplete
+        except RuntimeError:  # absent or incomplete
             from pruner.data.download import download_cifar10
 
             download_cifar10(root)
@@ -113,7 +123,7 @@ def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> 
 
 
 def cifar10_folder(root: Path | None = None) -> Path:
-    """The folder with `cifar-10-batches-py`: the one given (or its inner one), CIFAR10_ROOT, or a cache folder."""
+    """The folder that holds `cifar-10-batches-py`: `root` (or its parent), CIFAR10_ROOT, or a cache folder."""
     root = root or Path(os.environ.get("CIFAR10_ROOT") or "~/.cache/prune-search/cifar10").expanduser()
     return root.parent if (root / "data_batch_1").is_file() else root
 
@@ -124,11 +134,11 @@ def _as_split(source: object) -> Split:
 
 
 def _hold_out(split: Split, count: int, classes: int, seed: int) -> tuple[Split, Split]:
-    """(the rest, `count` images): every class in proportion, chosen by the seed alone."""
+    """Split off `count` images, stratified by class and determined by the seed; returns (the rest, those images)."""
     if not 0 < count < len(split):
         raise InputError(f"holdout: {count} of {len(split)} training images cannot be held out")
     shuffled = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
-    # Walking the classes in turn deals out every class evenly, up to one image.
+    # Interleaving the classes makes any first `count` images proportional, up to one image per class.
     rank = torch.empty_like(shuffled)
     for label in range(classes):
         members = shuffled[split.labels[shuffled] == label]

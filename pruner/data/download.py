@@ -1,4 +1,4 @@
-"""Fetching a data set."""
+"""Download data sets."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torchvision.datasets import CIFAR10
 
 
 def download_cifar10(root: Path) -> None:
-    """Download CIFAR-10 as torchvision does, so that `root` holds `cifar-10-batches-py`; made if necessary.
+    """Download CIFAR-10 with torchvision into `root/cifar-10-batches-py`; `root` is created if necessary.
 
-    It goes into a neighbour first: where it fails, nothing is left behind. Several processes may do so at once; each
-    puts the same files in their places.
+    The files go into a temporary neighbour first, so a failure leaves nothing behind. Several processes may download at
+    once; each puts the same files in place.
 
-    Raises OSError (URLError if there is no connection), and RuntimeError for files that arrive damaged.
+    Raises OSError (URLError if there is no connection), and RuntimeError if files arrive damaged.
     """
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(f"{root} is a file")

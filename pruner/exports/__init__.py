@@ -1,1 +1,1 @@
-"""The stock-class pickle that is handed in, and the other file formats."""
+"""Export: the pickle of stock classes that is handed in, and other file formats."""

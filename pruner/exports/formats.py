@@ -1,4 +1,4 @@
-"""A network in the forms that other programs load; each is loaded again and its outputs compared.
+"""Write a network in formats that other programs load; each file is loaded back and its outputs are compared.
 
 | format | written by | loaded by |
 |---|---|---|
@@ -31,31 +31,31 @@ from pruner.system.extras import has, need
 from pruner.system.files import write_json, write_whole
 
 CLOSE = 1e-4
-"""Largest difference of an output that a format may have."""
+"""The largest difference in any output that a format may show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """A file that was written and checked."""
+    """An exported file, written and checked."""
 
     format: str
     file: Path
     size_bytes: int
     worst_difference: float
-    """Of an output, over a few images, between the file loaded again and the network."""
+    """The largest difference in any output between the reloaded file and the network, over one or three images."""
 
 
 Load = Callable[[Tensor], Tensor]
 
 
 def export(model: nn.Module, stem: Path, format: str, *, plan: Mapping[str, Any], resolution: int = 224) -> Exported:
-    """Write the network as `stem` plus the format's ending, whole or not at all.
+    """Write the network to `stem` plus the format's suffix, whole or not at all.
 
-    `plan`: goes beside the weights in JSON (for safetensors; see `ChannelPlan.as_json`). `resolution`: pixels a side
-    that the network is traced at (for onnx, pt2 and pte); the number of images is free, but for pte, which takes one.
+    `plan`: written as JSON beside the weights (safetensors only; see `ChannelPlan.as_json`). `resolution`: pixels a
+    side at which the network is traced (onnx, pt2 and pte). The batch size is dynamic, except in pte, where it is 1.
 
-    Raises InputError if the format's package is not installed, AssertionError if the file, loaded again, gives outputs
-    that differ by more than CLOSE; it is removed then.
+    Raises InputError if the format's package is not installed, and AssertionError if the reloaded file's outputs differ
+    by more than CLOSE; the file is then removed.
     """
     still = copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format)
     path = stem.with_name(f"{stem.name}.{format}")
@@ -64,14 +64,14 @@ def export(model: nn.Module, stem: Path, format: str, *, plan: Mapping[str, Any]
     images = torch.rand(count, 3, resolution, resolution, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         worst = (load(images) - still(images)).abs().max().item()
-    if not worst <= CLOSE:  # not a number is not close
+    if not worst <= CLOSE:  # `not <=` also catches NaN
         path.unlink()
         raise AssertionError(f"{path}: loaded again, its outputs differ by {worst:g}")
     return Exported(format=format, file=path, size_bytes=path.stat().st_size, worst_difference=worst)
 
 
 def available() -> list[str]:
-    """The formats whose packages are installed here."""
+    """The formats whose packages are installed."""
     needed = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pte": ("executorch",)}
     return [name for name in FORMATS if all(has(package) for package in needed.get(name, ()))]
 
@@ -121,7 +121,7 @@ def _pte(model: nn.Module, path: Path, _plan: Mapping[str, Any], resolution: int
 
 
 def onnx_bytes(model: nn.Module, resolution: int) -> bytes:
-    """The network as ONNX: `images` (any number, 3, resolution, resolution) to `logits`.
+    """The network as ONNX, from `images` of shape (N, 3, resolution, resolution), for any N, to `logits`.
 
     Raises InputError if ONNX is not installed.
     """
@@ -143,7 +143,7 @@ def onnx_bytes(model: nn.Module, resolution: int) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters talk of what they do and what their parts will deprecate."""
+    """Silence the exporters' progress output and deprecation warnings."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

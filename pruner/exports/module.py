@@ -1,4 +1,4 @@
-"""Hand a network over as the course wants it: one pickled module of stock classes."""
+"""Write a network as the course requires it: one pickled module of stock classes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pruner.system.files import write_whole
 
 
 def export_module(model: nn.Module, path: Path | str) -> int:
-    """Write the whole module as the course wants it: of stock classes, 32-bit, from the CPU, in eval mode.
+    """Write the network as one pickled module of stock classes, as the course requires: 32-bit, on the CPU, eval mode.
 
-    The file is then loaded again, and must be a MobileNetV2 of the same widths with the same outputs, bit for bit.
+    The file is then loaded back and must give the same widths and, bit for bit, the same outputs.
 
     Args:
         model: A MobileNetV2 of any widths.
-        path: The file to write; it is whole or absent.
+        path: The file to write. It is never left incomplete.
 
     Returns:
-        Its size in bytes.
+        The file's size in bytes.
 
     Raises:
         InputError: The network is no longer a MobileNetV2.
-        AssertionError: Loaded again it is another network; the file is removed.
+        AssertionError: The file loads as a different network; the file is removed.
     """
     path = Path(path)
     stock = copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format)

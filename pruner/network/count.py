@@ -1,4 +1,4 @@
-"""Operations and parameters of a MobileNetV2 layer by layer, from its widths alone: no torch in here."""
+"""Operations and parameters of a MobileNetV2, layer by layer, from its widths alone. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pruner.network.structure import BLOCKS, HEAD, STEM
 
 GRADER_RESOLUTION = 224
-"""Pixels a side at which the course's grader looks and counts."""
+"""Pixels a side at which the course's grader evaluates and counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +16,13 @@ class Layer:
     """A convolution with its BatchNorm and ReLU6, or the classifier."""
 
     name: str
-    """The module, as in `features.2.conv.0`."""
+    """The module's name, such as `features.2.conv.0`."""
     stage: str
     """stem, stage1 ... stage7, head or classifier."""
     side: int
-    """Its output is a map of side x side pixels."""
+    """The output feature map has side x side pixels."""
     channels: int
-    """Of its output."""
+    """Output channels."""
     operations: int
     """At 224 px, as the course's grader counts them."""
     params: int
@@ -31,8 +31,8 @@ class Layer:
 def layers(widths: Mapping[str, int], class_count: int) -> list[Layer]:
     """The layers, first to last, of the MobileNetV2 with these widths (group name -> channels).
 
-    What `pruner.measurement.measure.count` counts on the network itself: per output element of a convolution its
-    multiply-adds, 2 for BatchNorm and 1 for ReLU6; the classifier's multiply-adds and biases.
+    The counts equal those that `pruner.measurement.measure.count` takes on the network itself: per output element of a
+    convolution, its multiply-adds plus 2 for BatchNorm and 1 for ReLU6; for the classifier, multiply-adds and biases.
     """
     found: list[Layer] = []
 
@@ -57,6 +57,6 @@ def layers(widths: Mapping[str, int], class_count: int) -> list[Layer]:
 
 
 def count_of(widths: Mapping[str, int], class_count: int) -> tuple[float, int]:
-    """(millions of operations at 224 px, parameters) of the MobileNetV2 with these widths, without building it."""
+    """(MFLOPs at 224 px, parameters) of the MobileNetV2 with these widths, without building it."""
     found = layers(widths, class_count)
     return sum(layer.operations for layer in found) / 1e6, sum(layer.params for layer in found)

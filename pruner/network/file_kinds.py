@@ -1,4 +1,4 @@
-"""What a file is, told by its content whatever its name: PyTorch, safetensors, or what people give in their place."""
+"""Detect a file's kind from its content, not its name: PyTorch, safetensors, or what people give by mistake."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal
 from pruner.errors import InputError
 
 _HEAD = 4096
-"""So many bytes of a file are looked at."""
+"""How many bytes at the start of a file are inspected."""
 _MOST_FIELDS = 100_000
 _GIVE = "give a .pth or .safetensors file with a MobileNetV2's weights"
 _UNPACK = "unpack it and give the .pth or .safetensors file in it"
@@ -35,16 +35,16 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xff\xd8\xff", "an image", _GIVE),
     (0, b"\x7fELF", "a program or a library", _GIVE),
 )
-"""(offset, the bytes there, what such a file is, what to do)."""
+"""(offset, the magic bytes at it, what such a file is, what to do)."""
 
 _ONNX_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
-"""The numbers of the fields of ONNX's ModelProto (onnx.proto); 1 is the format's version, 7 the graph."""
+"""The field numbers of ONNX's ModelProto (onnx.proto); 1 is the format version, 7 the graph."""
 
 
 def weights_format(path: Path) -> Literal["torch", "safetensors"]:
-    """Which reader the file is for. What nobody knows is left to torch's, which refuses it.
+    """Which reader to use for the file. An unknown kind goes to torch's reader, which refuses it.
 
-    Raises InputError, which says what the file is and what to do, if it is known to hold no weights.
+    Raises InputError, saying what the file is and what to do, if it is a kind known to hold no weights.
     """
     try:
         if path.is_dir():
@@ -55,12 +55,12 @@ def weights_format(path: Path) -> Literal["torch", "safetensors"]:
             head = file.read(_HEAD)
             found = _foreign(path, head, file)
     except OSError as error:
-        raise InputError(f"{path}: may not be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if found:
         raise InputError(f"{path}: is {found[0]}; {found[1]}")
-    if head[8:9] == b"{" and not head.startswith(b"\x80"):  # after the length of its header, the header in JSON
+    if head[8:9] == b"{" and not head.startswith(b"\x80"):  # the header's length, then the header in JSON
         return "safetensors"
-    is_torch = head.startswith((b"PK\x03\x04", b"\x80"))  # an archive of a pickle and its tensors, or a bare pickle
+    is_torch = head.startswith((b"PK\x03\x04", b"\x80"))  # a ZIP of a pickle and its tensors, or a bare pickle
     return "safetensors" if path.suffix == ".safetensors" and not is_torch else "torch"
 
 
@@ -70,7 +70,7 @@ def _folder(path: Path) -> str:
         return f"is a TensorFlow SavedModel; {_GIVE}"
     if ".metadata" in names:
         convert = "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER NEW_FILE"
-        return f"is a torch.distributed checkpoint; make it a file: {convert}"
+        return f"is a torch.distributed checkpoint; convert it to a file: {convert}"
     if "data.pkl" in names:
         return "is a PyTorch file that was unpacked into a folder; give the .pth file itself"
     weights = [name for name in names if name.endswith((".pth", ".pt", ".bin", ".ckpt", ".safetensors"))]
@@ -78,9 +78,9 @@ def _folder(path: Path) -> str:
 
 
 def _foreign(path: Path, head: bytes, file: BinaryIO) -> tuple[str, str] | None:
-    """(what the file is, what to do) if it is known to hold no weights."""
+    """(what the file is, what to do), if it is a kind known to hold no weights."""
     if not head:
-        return "empty", "its download or its writing broke off: get it again"
+        return "empty", "its download or writing was interrupted; get it again"
     for offset, magic, what, remedy in _MAGIC:
         if head[offset:].startswith(magic):
             return what, remedy
@@ -90,7 +90,7 @@ def _foreign(path: Path, head: bytes, file: BinaryIO) -> tuple[str, str] | None:
 
 
 def _archive(path: Path) -> tuple[str, str] | None:
-    """What a ZIP archive is that torch.save has not written; None also where it is damaged."""
+    """What a ZIP archive is; None if torch.save wrote it or it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -105,13 +105,13 @@ def _archive(path: Path) -> tuple[str, str] | None:
     if any(name.endswith("model.weights.h5") for name in names):
         return "a Keras model", _GIVE
     if names and all(name.endswith(".npy") for name in names):
-        return "an archive of NumPy arrays", "make them tensors and save these by torch.save"
+        return "an archive of NumPy arrays", "convert them to tensors and save those with torch.save"
     return f"a ZIP archive ({', '.join(names[:2]) or 'empty'}{', ...' if len(names) > 2 else ''})", _UNPACK
 
 
 def _text(head: bytes) -> tuple[str, str] | None:
-    """What a text is; None for binary content."""
-    if head[0] >= 0x80 and not head.startswith(b"\xef\xbb\xbf"):  # no text starts so, but a pickle does
+    """What a text file is; None for binary content."""
+    if head[0] >= 0x80 and not head.startswith(b"\xef\xbb\xbf"):  # a pickle starts with such a byte, text never does
         return None
     if any(byte < 0x20 and byte not in b"\t\n\r\f" for byte in head):
         return None
@@ -124,19 +124,19 @@ def _text(head: bytes) -> tuple[str, str] | None:
 
 
 def _protobuf(file: BinaryIO) -> tuple[str, str] | None:
-    """ONNX and TensorFlow, which have no magic number: told by the fields at the top of the message."""
+    """Recognise ONNX and TensorFlow, which have no magic number, by the top-level fields of the message."""
     fields = _fields(file)
     numbers = {number for number, _ in fields}
     if fields[:1] == [(1, 0)] and (7, 2) in fields and numbers <= _ONNX_FIELDS:
         return "an ONNX model", _ORIGINAL
-    # SavedModel: a version and graphs. GraphDef: its nodes, then versions, and perhaps a library.
+    # SavedModel: a version, then graphs. GraphDef: nodes, then versions, and optionally a library.
     if set(fields) == {(1, 0), (2, 2)} or set(fields) in ({(1, 2), (4, 2)}, {(1, 2), (2, 2), (4, 2)}):
         return "a TensorFlow graph", _GIVE
     return None
 
 
 def _fields(file: BinaryIO) -> list[tuple[int, int]]:
-    """(number, wire type) of the fields of a Protocol Buffers message, as far as it is one."""
+    """(number, wire type) of the top-level fields, up to the first byte that is not valid Protocol Buffers."""
     found: list[tuple[int, int]] = []
     file.seek(0)
     while len(found) < _MOST_FIELDS and (key := _varint(file)) is not None:
@@ -153,7 +153,7 @@ def _fields(file: BinaryIO) -> list[tuple[int, int]]:
 
 
 def _varint(file: BinaryIO) -> int | None:
-    """An integer in groups of seven bits, the lowest first; None at the end of the file, or if it is none."""
+    """Read an integer stored in groups of seven bits, lowest first; None at the end of the file or if invalid."""
     value = 0
     for place in range(0, 63, 7):
         if not (byte := file.read(1)):

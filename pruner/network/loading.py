@@ -1,8 +1,8 @@
-"""A MobileNetV2 from a file, in whatever form people save one, without running any of the file's code.
+"""Load a MobileNetV2 from any common form of file, without running any of the file's code.
 
-A file's kind is told by its content (`file_kinds`). Pickles are read as inert stand-ins (`pickles`); the weights are
-looked for among all that the file holds (`state_dicts`, `whole_modules`), and a clean network is built of them: stock
-layers with torchvision's settings, nothing hung onto them, every weight to be trained.
+`file_kinds` detects the file's kind from its content. `pickles` reads pickles as inert stand-ins. `state_dicts` and
+`whole_modules` search everything in the file for the weights. A clean network is built from them: stock layers with
+torchvision's settings, no hooks or extra attributes, every weight trainable.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pruner.network.whole_modules import module_difference, module_tensors
 
 
 def load_dense(path: Path, class_count: int) -> MobileNetV2:
-    """A network to prune: any file `load_network` takes, for this many classes; its classifier may be one Linear."""
+    """Load a network to prune, which must have `class_count` classes; its classifier may be a single Linear."""
     model = load_network(path, to_prune=True)
     if classes(model) != class_count:
         raise InputError(
-            f"{path}: tells {classes(model)} classes apart, the data has {class_count}; "
-            f"start from it instead: [dense] init = {str(path)!r}"
+            f"{path}: has {classes(model)} classes, the data has {class_count}; "
+            f"to train from it, set [dense] init = {str(path)!r}"
         )
     return model
 
@@ -37,17 +37,17 @@ def load_dense(path: Path, class_count: int) -> MobileNetV2:
 def load_network(path: Path | str, *, to_prune: bool = False) -> MobileNetV2:
     """Load a MobileNetV2 from a whole pickled module, a state_dict, or safetensors.
 
-    The weights may be nested, wrapped and accompanied in any way. If a file holds several networks, those that by
-    their names are running averages or teachers of another are left aside, since an average is as good as its training
-    was long, and nobody can see that here; of what is left, all must be equal.
+    The weights may be nested, wrapped, and mixed with other content. If a file holds several networks, those whose
+    names mark them as running averages or teachers are ignored: an average is only as good as its training was long,
+    which the file does not show. All remaining networks must be equal.
 
     Args:
         path: The file. None of its code is run.
-        to_prune: The network is a start, not a result. Then a whole module is also taken if its classifier is one
-            Linear in place of torchvision's Sequential.
+        to_prune: Whether the network will be pruned further. If so, a whole module may also have a single Linear as
+            its classifier, in place of torchvision's Sequential.
 
     Returns:
-        The network, on the CPU, in eval mode, every weight to be trained.
+        The network, on the CPU, in eval mode, every weight trainable.
 
     Raises:
         InputError: The file cannot be used; the message says what it holds and what to do.
@@ -112,7 +112,7 @@ def _equal(one: nn.Module, other: nn.Module) -> bool:
 
 
 def _instead(content: object) -> str:
-    """What a file holds that is no MobileNetV2, in a few words."""
+    """Describe briefly what a file without a MobileNetV2 holds."""
     if isinstance(content, StandIn):
         return f"; it holds a {content.name}"
     names = [str(key) for key in content][:3] if isinstance(content, dict) else []
@@ -120,7 +120,7 @@ def _instead(content: object) -> str:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors in a safetensors file. Raises InputError if it is damaged."""
+    """Read the tensors of a safetensors file. Raises InputError if it is damaged."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

@@ -1,6 +1,6 @@
-"""Building MobileNetV2s of any widths, looking at them; "is it still a MobileNetV2?"
+"""Build and inspect MobileNetV2s of any widths, and check whether a network still is one.
 
-Torchvision's class is used as it is, so that what is handed over consists of stock classes only.
+Torchvision's class is used unchanged, so that exported networks consist of stock classes only.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pruner.network.structure import GROUP, GROUPS
 
 
 def widths(model: nn.Module) -> dict[str, int]:
-    """Group name -> its number of channels in this network."""
+    """The network's widths: group name -> number of channels."""
     return {group.name: _conv(model, group.root).out_channels for group in GROUPS}
 
 
 def classes(model: nn.Module) -> int:
-    """How many classes the network tells apart."""
+    """The number of classes."""
     layer = model.get_submodule("classifier.1")
     assert isinstance(layer, nn.Linear)
     return layer.out_features
@@ -38,16 +38,16 @@ def _conv(model: nn.Module, name: str) -> nn.Conv2d:
 
 
 def fresh(class_count: int, seed: int) -> MobileNetV2:
-    """A dense network with random weights, the same ones for the same seed."""
+    """Build a dense network with random weights, determined by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MobileNetV2(num_classes=class_count)
 
 
 def imagenet(class_count: int, seed: int) -> MobileNetV2:
-    """A dense network with torchvision's ImageNet weights and a new classifier.
+    """Build a dense network with torchvision's ImageNet weights and a new classifier.
 
-    Raises InputError where the weights are neither cached nor to be downloaded.
+    Raises InputError if the weights are neither cached nor downloadable.
     """
     weights = MobileNet_V2_Weights.IMAGENET1K_V1
     try:
@@ -61,7 +61,7 @@ def imagenet(class_count: int, seed: int) -> MobileNetV2:
 
 
 def with_new_classifier(model: MobileNetV2, class_count: int, seed: int) -> MobileNetV2:
-    """The same features under a random classifier for `class_count` classes (changes the model given)."""
+    """Replace the network's classifier, in place, by a random one for `class_count` classes."""
     layer = nn.Linear(_conv(model, GROUP["head"].root).out_channels, class_count)
     nn.init.normal_(layer.weight, 0, 0.01, generator=torch.Generator().manual_seed(seed))
     nn.init.zeros_(layer.bias)
@@ -70,16 +70,17 @@ def with_new_classifier(model: MobileNetV2, class_count: int, seed: int) -> Mobi
 
 
 def weight_names() -> dict[str, None]:
-    """The names in the state_dict of a MobileNetV2 of any widths, in order."""
+    """The names in a MobileNetV2's state_dict, in order; they do not depend on its widths."""
     return dict.fromkeys(_reference().state_dict())
 
 
 def from_state_dict(state: Mapping[str, Tensor], source: str) -> MobileNetV2:
-    """The MobileNetV2, of whatever widths, whose weights these are; every weight can be trained.
+    """Build the MobileNetV2 that has these weights, of any widths, with every weight trainable.
 
-    `state`: all of `weight_names`; BatchNorm's counts of batches may be missing. The network takes over the tensors.
+    `state`: all of `weight_names`, except that BatchNorm's `num_batches_tracked` may be missing. The network takes over
+    the tensors.
 
-    Raises InputError, which begins with `source`, if their shapes are not a MobileNetV2's.
+    Raises InputError, beginning with `source`, if the shapes are not a MobileNetV2's.
     """
     network = copy.deepcopy(_reference())
     for name, layer in network.named_modules():
@@ -96,20 +97,20 @@ def from_state_dict(state: Mapping[str, Tensor], source: str) -> MobileNetV2:
         raise InputError(f"{source}: not the weights of a MobileNetV2 ({detail})") from error
     if (channels := _conv(network, "features.0.0").in_channels) != 3:
         raise InputError(
-            f"{source}: takes images of {channels} channel{'s'[: channels - 1]}; give one for the 3 of RGB"
+            f"{source}: takes images of {channels} channel{'s'[: channels - 1]}; give a network for the 3 of RGB"
         )
     if _starts_with_shortcut(widths(network)):
         raise InputError(f"{source}: so narrow (a width_mult of 0.25 or less) that its first block has a residual "
-                         "connection, which MobileNetV2's has not; give one of a larger width_mult")  # fmt: skip
+                         "connection, which MobileNetV2's lacks; give a network with a larger width_mult")  # fmt: skip
     return network
 
 
 def _starts_with_shortcut(width: Mapping[str, int]) -> bool:
-    """Has the first block a residual connection, which MobileNetV2's has not?
+    """Does the first block have a residual connection, which MobileNetV2's does not?
 
-    torchvision builds one where a block of stride 1 has equally wide input and output: with a width_mult of 0.25 or
-    less, in the first block. Such widths are a coincidence in a pruned network, where nothing is rebuilt. In one
-    that nobody pruned, every hidden width is six times the width of the block's input.
+    torchvision adds one to every block of stride 1 whose input and output are equally wide. With a width_mult of 0.25
+    or less, this includes the first block. In a pruned network such widths are a coincidence, since nothing is rebuilt.
+    In an unpruned network, every hidden width is six times the width of the block's input.
     """
     if width["stage1.hidden.1"] != width["stage1.output"]:
         return False
@@ -122,7 +123,7 @@ def _starts_with_shortcut(width: Mapping[str, int]) -> bool:
 
 
 def _resize(layer: nn.Conv2d | nn.BatchNorm2d | nn.Linear, shape: torch.Size) -> None:
-    """Give a layer the size that a weight of this shape needs, without values."""
+    """Resize a layer, without values, to fit a weight of this shape."""
 
     def empty(*size: int) -> nn.Parameter:
         return nn.Parameter(torch.empty(size, device="meta"))
@@ -142,9 +143,9 @@ def _resize(layer: nn.Conv2d | nn.BatchNorm2d | nn.Linear, shape: torch.Size) ->
 
 
 def architecture_difference(model: nn.Module) -> str | None:
-    """Where this network departs from MobileNetV2 in anything but its widths; None if nowhere.
+    """The first difference from MobileNetV2 in anything but widths; None if there is none.
 
-    Same modules in the same order, of exactly the same classes and settings, and nothing hung onto them.
+    A MobileNetV2 has the same modules in the same order, of exactly the same classes and settings, without hooks.
     """
     reference = dict(_reference().named_modules())
     found = dict(model.named_modules())
@@ -156,18 +157,18 @@ def architecture_difference(model: nn.Module) -> str | None:
         if difference := _module_difference(reference[name], found[name]):
             return f"{name or 'the network'} {difference}"
     if list(reference) != list(found):
-        return "its layers stand in another order"
+        return "its layers are in another order"
     return None
 
 
 _COMPARED = ("kernel_size", "stride", "padding", "dilation", "eps", "affine", "use_res_connect", "inplace")
 SETTINGS = (*_COMPARED, "groups", "out_channels")
-"""The attributes of modules that tell a MobileNetV2 from another network."""
+"""The module attributes that distinguish a MobileNetV2 from another network."""
 
 
 @functools.cache
 def _reference() -> MobileNetV2:
-    """Without weights, and never changed; only its structure is looked at."""
+    """A MobileNetV2 without weights, used for its structure only; never modify it."""
     with torch.device("meta"):
         return MobileNetV2(num_classes=10)
 
@@ -176,7 +177,7 @@ def _module_difference(reference: nn.Module, found: nn.Module) -> str | None:
     if type(found) is not type(reference):
         return f"is a {type(found).__name__}, not a {type(reference).__name__}"
     if "forward" in vars(found) or found._forward_hooks or found._forward_pre_hooks:
-        return "has a hook, or a forward of its own"
+        return "has a hook, or its own forward"
     for key in _COMPARED:
         if getattr(found, key, None) != getattr(reference, key, None):
             return f"has {key} {getattr(found, key, None)}, not {getattr(reference, key, None)}"

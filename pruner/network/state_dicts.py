@@ -1,8 +1,8 @@
-"""Finding a MobileNetV2's weights among all that a checkpoint holds, and cleaning them.
+"""Find a MobileNetV2's weights anywhere in a checkpoint, and clean them.
 
-Weights are found by what they are, not by what the keys above them are called: everything in a file is laid out flat,
-`checkpoint["model"]["module.features.0.0.weight"]` as `model.module.features.0.0.weight`, and wherever the name of a
-MobileNetV2's first weight occurs, what stands before it is the prefix of one network's weights.
+The search does not depend on the keys above the weights. A file's content is flattened, so that
+`checkpoint["model"]["module.features.0.0.weight"]` becomes `model.module.features.0.0.weight`. Wherever the name of a
+MobileNetV2's first weight occurs, the text before it is the prefix of one network's weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pruner.network.timm_names import TIMM_STEM, timm_difference, torchvision_na
 from pruner.network.whole_modules import is_module
 
 _WRAPPER = r"(?:(?:module|_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.)"
-"""What DataParallel, torch.compile and others put into the names, also of single layers that they wrap."""
+"""What DataParallel, torch.compile and others insert into names, including those of single wrapped layers."""
 _STEM = re.compile(
     rf"(?P<prefix>(?:.*\.)?)(?:features\.{_WRAPPER}*0\.{_WRAPPER}*0\.|conv_stem\.){_WRAPPER}*"
     r"(?:parametrizations\.)?weight(?:_orig|_g|\.original0?)?"
@@ -36,33 +36,33 @@ _OBSERVER = re.compile(r"(?:^|\.)activation_post_process(?:_\d+)?\.(?!.*fake_qua
 
 _REMEDIES = (
     (".parametrizations.", "is parametrised; call torch.nn.utils.parametrize.remove_parametrizations before saving"),
-    (".weight_g", "is of weight_norm; call torch.nn.utils.remove_weight_norm before saving"),
-    (".weight_u", "is of spectral_norm; call torch.nn.utils.remove_spectral_norm before saving"),
-    ("fake_quant", "is of quantisation-aware training; save the network's state_dict() from before it was prepared"),
-    ("_packed_params", "is of a quantised network; save the 32-bit network's state_dict()"),
+    (".weight_g", "belongs to weight_norm; call torch.nn.utils.remove_weight_norm before saving"),
+    (".weight_u", "belongs to spectral_norm; call torch.nn.utils.remove_spectral_norm before saving"),
+    ("fake_quant", "belongs to quantisation-aware training; save the network's state_dict() before preparing it"),
+    ("_packed_params", "belongs to a quantised network; save the 32-bit network's state_dict()"),
 )
-"""(part of a name, what such a tensor is and what to do)."""
+"""(part of a name, what such a tensor is, and what to do)."""
 
 
 @dataclass(slots=True)
 class Found:
-    """The weights of one network in a file, or a whole one."""
+    """The weights of one network in a file, or a whole pickled network."""
 
     prefix: str
-    """What stands before the names of its weights: `model.module.`."""
+    """The prefix of its weights' names, such as `model.module.`."""
     tensors: dict[str, object] = field(default_factory=dict)
-    """Name, without the prefix -> what the file has under it."""
+    """Name without the prefix -> the value in the file."""
     module: StandIn | None = None
-    """The whole network, where that is what the file holds."""
+    """The whole network, if the file holds one."""
 
     @property
     def is_average(self) -> bool:
-        """Is it a running average of another one's weights, or that one's teacher, by its name?"""
+        """Does its name mark it as a running average of another network's weights, or as a teacher?"""
         return _AVERAGE.search(self.prefix) is not None
 
 
 def find(content: object) -> list[Found]:
-    """Everything in a file that may be a MobileNetV2, in the file's order."""
+    """Find everything in a file that may be a MobileNetV2, in the file's order."""
     if is_module(content):
         assert isinstance(content, StandIn)
         return [Found("", module=content)]
@@ -83,7 +83,7 @@ def find(content: object) -> list[Found]:
 
 
 def _leaves(value: object, name: str, seen: set[int]) -> Iterator[tuple[str, int, object]]:
-    """(name, the container it stands in, value) of all that is no container; what a file holds twice comes once."""
+    """Yield (name, id of its container, value) for every value that is not a container, each object once."""
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -95,7 +95,7 @@ def _leaves(value: object, name: str, seen: set[int]) -> Iterator[tuple[str, int
 
 
 def _items(value: object) -> Iterable[tuple[object, object]]:
-    """What stands in a container, or in an object that is no module, by key, place or attribute."""
+    """The items of a container by key or index, or the attributes of an object that is not a module."""
     if isinstance(value, Mapping):
         return value.items()
     if isinstance(value, list | tuple):
@@ -104,7 +104,7 @@ def _items(value: object) -> Iterable[tuple[object, object]]:
 
 
 def _beside_weights(leaves: list[tuple[str, int, object]], prefix: str) -> dict[str, object]:
-    """What stands in one container with weights of the network; optimizer states and so on stand in others."""
+    """The values that share a container with the network's weights. Optimizer states and the like are elsewhere."""
     names = weight_names()
     short = [
         (re.sub(rf"(?<=\.){_WRAPPER}", "", name.removeprefix(prefix)), where, leaf) for name, where, leaf in leaves
@@ -118,13 +118,13 @@ def _beside_weights(leaves: list[tuple[str, int, object]], prefix: str) -> dict[
 
 
 def clean(tensors: Mapping[str, object], source: str, *, hung_on: bool = False) -> dict[str, Tensor]:
-    """The weights under torchvision's names, and nothing else, in 32 bits; counts of batches may be missing.
+    """Reduce `tensors` to the weights, under torchvision's names, in 32 bits; `num_batches_tracked` may be missing.
 
-    Masks of torch.nn.utils.prune are multiplied out, timm's names translated, a classifier that is one Linear becomes
-    `classifier.1`, and counters' buffers are dropped.
-    `hung_on`: whatever else there is takes no part in what the network computes, and is dropped, too.
+    Masks of torch.nn.utils.prune are multiplied in, timm's names are translated, a classifier that is a single Linear
+    becomes `classifier.1`, and counters' buffers are dropped.
+    `hung_on`: drop all other tensors, too, because they take no part in what the network computes.
 
-    Raises InputError, which begins with `source`, if they are not a MobileNetV2's, or not numbers to compute with.
+    Raises InputError, beginning with `source`, if the weights are not a MobileNetV2's, or not finite floats.
     """
 
     def refuse(what: str) -> InputError:
@@ -156,7 +156,7 @@ def clean(tensors: Mapping[str, object], source: str, *, hung_on: bool = False) 
 
 
 def _unmasked(tensors: Mapping[str, object]) -> dict[str, object]:
-    """torch.nn.utils.prune keeps a weight as `weight_orig` and `weight_mask`, and computes with their product."""
+    """Multiply `weight_orig` by `weight_mask`, as torch.nn.utils.prune does in its forward pass."""
     state = dict(tensors)
     for name, kept in tensors.items():
         mask = tensors.get(f"{name.removesuffix('_orig')}_mask")
@@ -178,10 +178,10 @@ def _is_dropped(name: str, value: object) -> bool:
 
 
 def _number(value: object, name: str, source: str) -> Tensor:
-    """A copy of a weight in 32 bits, or of a count. Raises InputError if it is something else, or not finite."""
+    """Copy a weight in 32 bits, or a batch count. Raises InputError if it is neither, or not finite."""
     if not isinstance(value, Tensor):
         is_array = isinstance(value, StandIn) and value.name.startswith("numpy.")
-        what = "is not a tensor, but an array of NumPy: make it one" if is_array else "is not a tensor"
+        what = "is not a tensor, but an array of NumPy; convert it" if is_array else "is not a tensor"
         raise InputError(f"{source}: not the weights of a MobileNetV2 ({name} {what})")
     if value.layout != torch.strided or value.is_meta:
         what = "has no values (device meta)" if value.is_meta else "is not a dense tensor"

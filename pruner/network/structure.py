@@ -1,7 +1,7 @@
-"""MobileNetV2's structure, as one table that everything reads: blocks, groups of channels, and who reads them.
+"""MobileNetV2's structure as data: blocks, groups of channels, and the layers that read each group.
 
 Sandler et al. 2018 (arXiv 1801.04381), in torchvision's layout: `features.0` is the stem, `features.1` to `features.17`
-are bottleneck blocks, `features.18` is the head. No torch in here.
+are bottleneck blocks, `features.18` is the head. Imports no torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ STEM, HEAD, CLASSIFIER = "features.0", "features.18", "classifier"
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5", "stage6", "stage7", "head")
 """MobileNetV2's seven bottleneck stages and its head, the 1x1 convolution before the classifier."""
 BLOCKS_BY_STAGE = (1, 2, 3, 4, 3, 3, 1)
-"""How many bottleneck blocks each of the seven stages has."""
+"""The number of bottleneck blocks in each of the seven stages."""
 _STRIDE_BY_STAGE = (1, 2, 2, 2, 1, 2, 1)
 
 
@@ -21,20 +21,20 @@ class Block:
     """One of the 17 bottleneck blocks."""
 
     number: int
-    """Its place in `features`, from 1."""
+    """Its index in `features`, from 1."""
     name: str
     """`features.<number>`."""
     stage: str
     stride: int
-    """Of its depthwise convolution."""
+    """The stride of its depthwise convolution."""
     residual: bool
     """Is its input added to its output?"""
     expansion: str | None
-    """The module of its 1x1 convolution with BatchNorm and ReLU6; None in the first block, which has none."""
+    """The module of its 1x1 convolution with BatchNorm and ReLU6; None for the first block, which has no expansion."""
     depthwise: str
     """The module of its 3x3 convolution with BatchNorm and ReLU6."""
     projection: str
-    """Its 1x1 convolution without ReLU6."""
+    """Its linear 1x1 convolution, without ReLU6."""
     norm: str
     """The projection's BatchNorm."""
     hidden: str
@@ -50,7 +50,7 @@ class Reader:
     layer: str
     """A 1x1 convolution, or the classifier."""
     norm: str | None
-    """The BatchNorm behind it."""
+    """The BatchNorm after it; None for the classifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ class Group:
     block: int | None
     """The number of the block whose hidden channels these are."""
     root: str
-    """The convolution whose output channels number the group's channels."""
+    """The convolution whose output channels define the group's channel indices."""
     blocks: tuple[str, ...]
-    """The modules of `features` that pruning this group changes the inside of."""
+    """The modules of `features` that change inside when this group is pruned."""
     residual: bool
-    """Does it reach into a block with a residual connection?"""
+    """Does it include a block with a residual connection?"""
     readers: tuple[Reader, ...]
-    """The layers that read its channels: of an output, one behind each of the stage's blocks."""
+    """The layers that read its channels; for an `output` group, one after each of the stage's blocks."""
 
 
 def _blocks() -> tuple[Block, ...]:
@@ -99,7 +99,7 @@ def _blocks() -> tuple[Block, ...]:
 
 
 BLOCKS = _blocks()
-"""Every bottleneck block, first to last."""
+"""All bottleneck blocks, first to last."""
 
 
 def reader_behind(block: Block) -> Reader:
@@ -113,7 +113,7 @@ def _groups() -> tuple[Group, ...]:
     for stage in STAGES[:-1]:
         blocks = [block for block in BLOCKS if block.stage == stage]
         for block in blocks:
-            # The first block has no expansion: its hidden width is the stem's, in one group with it.
+            # The first block has no expansion: its hidden channels are the stem's, so they form one group.
             root = f"{block.expansion or STEM}.0"
             inside = (block.name,) if block.expansion else (STEM, block.name)
             readers = (Reader(block.projection, block.norm),)
@@ -129,14 +129,14 @@ def _groups() -> tuple[Group, ...]:
 
 
 GROUPS = _groups()
-"""Every group of channels that can be pruned, from the stem to the head: 17 hidden, 7 outputs, the head."""
+"""All groups of channels that can be pruned, from the stem to the head: 17 hidden, 7 outputs, the head."""
 
 GROUP = {group.name: group for group in GROUPS}
 
 MODULES = {STEM: "stem", **{block.name: block.stage for block in BLOCKS}, HEAD: "head", CLASSIFIER: "classifier"}
-"""The network's modules in the order of execution -> the stage of their weights."""
+"""Module -> the stage of its weights, in the order of execution."""
 
 
 def module_of(weight: str) -> str:
-    """The one of MODULES that a layer's or weight's name lies in."""
+    """The entry of MODULES that contains the layer or weight."""
     return next(module for module in MODULES if f"{weight}.".startswith(f"{module}."))

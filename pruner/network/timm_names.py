@@ -1,4 +1,4 @@
-"""timm's names of a MobileNetV2's weights -> torchvision's.
+"""Translate timm's names of a MobileNetV2's weights to torchvision's.
 
 timm's `mobilenetv2_035`, `050`, `075`, `100` and `140` have torchvision's layers in torchvision's order, with the same
 paddings, activations and BatchNorm settings; only the names differ:
@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from pruner.network.structure import BLOCKS_BY_STAGE
 
 TIMM_STEM = "conv_stem.weight"
-"""The name of the first weight."""
+"""timm's name of the first weight."""
 
 _ENDS = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": "features.18.0", "bn2": "features.18.1",
          "classifier": "classifier.1"}  # fmt: skip
@@ -31,19 +31,19 @@ _OTHERS = {"conv_pw": "0.0", "bn1": "0.1", "conv_dw": "1.0", "bn2": "1.1", "conv
 
 
 def timm_difference(names: Iterable[str]) -> str | None:
-    """How the stages that these weights are of differ from MobileNetV2's in their numbers of blocks; None if not."""
+    """How the number of blocks in each stage differs from MobileNetV2's; None if it does not."""
     blocks = {match[0] for name in names if (match := re.match(r"blocks\.(\d+)\.\d+(?=\.)", name))}
     counts = [sum(block.startswith(f"blocks.{stage}.") for block in blocks) for stage in range(len(BLOCKS_BY_STAGE))]
     if sum(counts) == len(blocks) and tuple(counts) == BLOCKS_BY_STAGE:
         return None
     return (
-        f"its stages have {counts} blocks, torchvision's {list(BLOCKS_BY_STAGE)}: timm's deeper mobilenetv2_110d or "
-        "120d, or another network"
+        f"its stages have {counts} blocks, torchvision's have {list(BLOCKS_BY_STAGE)}: it is timm's deeper "
+        "mobilenetv2_110d or 120d, or another network"
     )
 
 
 def torchvision_name(name: str) -> str:
-    """torchvision's name of a weight that timm names so; one that timm's MobileNetV2 does not have stays as it is."""
+    """torchvision's name for one of timm's; names that timm's MobileNetV2 does not use are returned unchanged."""
     layer, _, leaf = name.rpartition(".")
     if layer in _ENDS:
         return f"{_ENDS[layer]}.{leaf}"

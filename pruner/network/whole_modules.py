@@ -1,4 +1,4 @@
-"""A whole network that was pickled, as stand-ins: what it is made of, and its weights, without its classes' code."""
+"""Inspect a whole pickled network, read as stand-ins, and take its weights, without running its classes' code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WRAPPERS = {
     "torch.nn.parallel.distributed.DistributedDataParallel": "module",
     "torch.optim.swa_utils.AveragedModel": "module",
 }
-"""Modules that compute what the module in them computes, and under which name they hold it."""
+"""Wrapper modules that compute what the wrapped module computes -> the name under which they hold it."""
 
 _CLASSES: dict[str, type[nn.Module]] = {
     **{
@@ -27,9 +27,9 @@ _CLASSES: dict[str, type[nn.Module]] = {
         for kind in (MobileNetV2, InvertedResidual, Conv2dNormActivation, nn.Sequential, nn.Conv2d, nn.BatchNorm2d,
                      nn.ReLU6, nn.Dropout, nn.Linear)
     },
-    # Over several processes it trains otherwise; what it computes in eval mode is the same.
+    # It trains differently over several processes, but computes the same in eval mode.
     "torch.nn.modules.batchnorm.SyncBatchNorm": nn.BatchNorm2d,
-    # As older torchvision versions called them: 0.3 to 0.8, 0.9 to 0.11, 0.12.
+    # Names in older torchvision versions: 0.3 to 0.8, 0.9 to 0.11, 0.12.
     "torchvision.models.mobilenet.MobileNetV2": MobileNetV2,
     "torchvision.models.mobilenet.InvertedResidual": InvertedResidual,
     "torchvision.models.mobilenet.ConvBNReLU": Conv2dNormActivation,
@@ -37,20 +37,20 @@ _CLASSES: dict[str, type[nn.Module]] = {
     "torchvision.models.mobilenetv2.ConvBNActivation": Conv2dNormActivation,
     "torchvision.ops.misc.ConvNormActivation": Conv2dNormActivation,
 }  # fmt: skip
-"""The classes that a MobileNetV2 is made of, by the names under which pickles have them."""
+"""The classes that a MobileNetV2 is made of, by their names in pickles."""
 
 
 def is_module(value: object) -> bool:
-    """Is this an object that was an nn.Module?"""
+    """Is this the stand-in of an nn.Module?"""
     return isinstance(value, StandIn) and (
         value.name in _WRAPPERS or isinstance(value.attributes.get("_modules"), dict)
     )
 
 
 def module_difference(module: StandIn, *, to_prune: bool) -> str | None:
-    """Where a pickled network departs from MobileNetV2 in anything but its widths; None if nowhere.
+    """The first difference of a pickled network from MobileNetV2 in anything but widths; None if there is none.
 
-    `to_prune`: a classifier that is one Linear is no difference, its weights can be taken.
+    `to_prune`: a classifier that is a single Linear counts as no difference, since its weights can be used.
     """
     inner = _unwrap(module)
     if _CLASSES.get(inner.name) is not MobileNetV2:
@@ -65,7 +65,7 @@ def module_difference(module: StandIn, *, to_prune: bool) -> str | None:
 
 
 def module_tensors(module: StandIn) -> dict[str, object]:
-    """Name -> parameter or buffer, as its state_dict() would have them."""
+    """Name -> parameter or buffer, as in its state_dict()."""
     return dict(_tensors(_unwrap(module), ""))
 
 
@@ -95,7 +95,7 @@ def _unwrap(module: StandIn) -> StandIn:
 
 
 def _skeleton(module: StandIn) -> nn.Module:
-    """Real modules of the same classes and settings, without weights, for `architecture_difference`."""
+    """Build real modules of the same classes and settings, without weights, for `architecture_difference`."""
     attributes = module.attributes
     kind = _CLASSES.get(module.name) or type(module.name.rpartition(".")[2], (nn.Module,), {})
     made: nn.Module = nn.Module.__new__(kind)
@@ -113,7 +113,7 @@ def _skeleton(module: StandIn) -> nn.Module:
 
 
 def _hooks(attributes: Mapping[str, Any]) -> Iterator[object]:
-    """What would take part in the computation, except for torch.nn.utils.prune, whose masks are multiplied out."""
+    """Yield the hooks that would change the computation. Those of torch.nn.utils.prune do not: masks are applied."""
     for registry in ("_forward_hooks", "_forward_pre_hooks"):
         for hook in attributes.get(registry, {}).values():
             if not (isinstance(hook, StandIn) and hook.name.startswith("torch.nn.utils.prune.")):

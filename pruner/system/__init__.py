@@ -1,1 +1,1 @@
-"""Files, checkpoints, seeds, threads, and packages that may be absent."""
+"""Files, checkpoints, seeds, threads, and optional packages."""

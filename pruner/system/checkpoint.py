@@ -1,4 +1,4 @@
-"""Weights and other state on disk, whole or not at all, and read without running any code."""
+"""Save weights and other state, whole or not at all, and load them without running any code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def save_state(path: Path, state: Any) -> None:
 
 
 def load_state(path: Path) -> Any | None:
-    """What `save_state` wrote, on the CPU, without running any code of the file; None if there is no such file.
+    """Load what `save_state` wrote, onto the CPU, without running any code of the file; None if there is no such file.
 
     Raises InputError if the file is damaged.
     """

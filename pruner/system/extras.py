@@ -1,4 +1,4 @@
-"""Packages that are installed only where somebody wants what they do."""
+"""Optional packages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pruner.errors import InputError
 
 
 def has(package: str) -> bool:
-    """Is it installed?"""
+    """Is the package installed?"""
     return importlib.util.find_spec(package) is not None
 
 
 def need(package: str, what: str, extra: str) -> Any:
-    """The package's module. Raises InputError, naming the extra of ours that installs it, if it is not there."""
+    """Import an optional package. Raises InputError, naming our extra that installs it, if it is missing."""
     if not has(package):
         raise InputError(f"{what} needs {package}: pip install 'prune-search[{extra}]'")
     return importlib.import_module(package)

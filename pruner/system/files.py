@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Write files whole or not at all, and read them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _insist: ContextVar[Callable[[Write], None]] = ContextVar("insist", default=_onc
 
 @contextmanager
 def insisting(how: Callable[[Write], None]) -> Iterator[None]:
-    """Have `how` carry out every write of the block: it may repeat one that raises OSError, when the disk is full."""
+    """Let `how` carry out every write in the block; it may retry a write that raises OSError, as on a full disk."""
     token = _insist.set(how)
     try:
         yield
@@ -35,20 +35,20 @@ def insisting(how: Callable[[Write], None]) -> Iterator[None]:
 
 
 def insist(write: Write) -> None:
-    """Carry out a write, as often as `insisting` wants. A write that fails must leave nothing behind."""
+    """Carry out a write, retried as `insisting` decides. A write that fails must leave nothing behind."""
     _insist.get()(write)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file by way of a neighbour and a rename: at any moment it holds the old content or the new, whole.
+    """Write a temporary neighbour and rename it, so that the file always holds either the old or the new content.
 
-    Raises OSError, with nothing left behind, if the disk is full or the folder is read-only.
+    Raises OSError, leaving nothing behind, if the disk is full or the folder is read-only.
     """
     insist(lambda: _write_whole(path, content))
 
 
 def add_line(path: Path, text: str) -> None:
-    """Add a line to a text file, whole or not at all. Raises OSError."""
+    """Append a line to a text file, whole or not at all. Raises OSError."""
 
     def write() -> None:
         with path.open("ab", buffering=0) as file:
@@ -77,12 +77,12 @@ def _write_whole(path: Path, content: bytes) -> None:
     except BaseException as error:
         neighbour.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = str(path)  # writing to an open file, the system does not say which
+            error.filename = str(path)  # an error from an open file does not name the file
         raise
 
 
 def write_out(path: Path, content: bytes) -> None:
-    """`write_whole`, and its folder first, for a file that somebody asked for by name."""
+    """Create the folder, then `write_whole`; for files that the user asked for by name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
 
@@ -99,12 +99,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """What `write_json` writes."""
+    """The content that `write_json` writes."""
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def read_json(path: Path) -> Any | None:
-    """The value in a JSON file, None if there is no such file."""
+    """Read the value in a JSON file; None if there is no such file."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -112,7 +112,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file that can be made again: empty if there is no such file, or it is damaged."""
+    """Read the object in a JSON file that can be recomputed; empty if the file is missing or damaged."""
     try:
         value = read_json(path)
     except (ValueError, OSError):
@@ -121,8 +121,8 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def checksum(file: BinaryIO) -> dict[str, Any]:
-    """Length and CRC-32 of an open file, as JSON holds them: any change of one to four bytes in a row shows."""
-    part = memoryview(bytearray(2**18))  # stays in the processor's cache
+    """Length and CRC-32 of an open file, JSON-ready. They detect any change of one to four consecutive bytes."""
+    part = memoryview(bytearray(2**18))  # fits the processor's cache
     size = crc = 0
     while count := file.readinto(part):  # type: ignore[attr-defined]
         size, crc = size + count, zlib.crc32(part[:count], crc)
@@ -130,9 +130,9 @@ def checksum(file: BinaryIO) -> dict[str, Any]:
 
 
 def is_whole_archive(path: Path) -> bool:
-    """Do all members of a zip archive, which is what torch writes, agree with their CRC-32? Reads no pickle."""
+    """Do all members of a zip archive, torch's file format, match their CRC-32? Reads no pickle."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except Exception:  # a damaged archive raises nearly anything: BadZipFile, RuntimeError, NotImplementedError ...
+    except Exception:  # a damaged archive can raise nearly anything: BadZipFile, RuntimeError, NotImplementedError ...
         return False

@@ -1,4 +1,4 @@
-"""The one way that values and networks are hashed: short texts that are equal for what is equal."""
+"""Hashes of values and networks: short texts, equal for equal content."""
 
 from __future__ import annotations
 

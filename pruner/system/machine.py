@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from pruner.errors import InputError
 
-if TYPE_CHECKING:  # torch takes seconds to import; counting cores does without
+if TYPE_CHECKING:  # torch takes seconds to import; counting cores does not need it
     import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def cores() -> int:
-    """How many cores this process may run on."""
+    """The number of cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """The processor's name, or its architecture if the system does not give a name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -33,7 +33,7 @@ def processor() -> str:
 
 
 def available_memory() -> int:
-    """Bytes of memory that programs can still have; what the machine has where the system does not tell."""
+    """Bytes of memory still available to programs; the machine's total where the system does not report that."""
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
@@ -44,7 +44,7 @@ def available_memory() -> int:
 def prepare(threads: int = 0, device: str = "auto") -> torch.device:
     """Choose the device, and the cores to use of the CPU (0: all of this process); keep freed memory.
 
-    Raises InputError for a device that is not there.
+    Raises InputError if the device cannot be used.
     """
     import torch
 
@@ -64,7 +64,7 @@ def prepare(threads: int = 0, device: str = "auto") -> torch.device:
 
 
 def has_fast_half(device: torch.device) -> bool:
-    """Whether bfloat16 is computed faster than float32 there: by a GPU that has it, or a processor's AMX tiles."""
+    """Is bfloat16 faster than float32 on the device: a GPU that supports it, or a processor with AMX tiles?"""
     import torch
 
     if device.type == "cuda":
@@ -74,12 +74,12 @@ def has_fast_half(device: torch.device) -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Stop glibc from handing large tensors back to the kernel after each use.
+    """Stop glibc from returning large tensors to the kernel after each use.
 
-    glibc maps every block above 32 MiB anew, and the kernel then clears each page again: a batch at 224 px costs
-    more page faults than arithmetic (two Xeon cores, batches of 32 and 64: training was 1.4 and 2 times slower without
-    this; tests/benchmarks/bench_epoch.py --malloc shows it). All threads share one arena: those of their own end at
-    64 MiB. Elsewhere than on glibc nothing is done.
+    glibc maps a new region for every block above 32 MiB, and the kernel clears each page again, so a batch at 224 px
+    costs more in page faults than in arithmetic (two Xeon cores, batches of 32 and 64: training was 1.4 and 2 times
+    slower without this; tests/benchmarks/bench_epoch.py --malloc shows it). All threads share one arena, because
+    per-thread arenas are limited to 64 MiB. Does nothing without glibc.
     """
     if sys.platform != "linux":
         return

@@ -1,1 +1,1 @@
-"""Fine-grained pruning: masks of single weights, and sensitivity to them."""
+"""Fine-grained pruning: masks of single weights, and sensitivity scans."""

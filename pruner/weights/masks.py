@@ -1,6 +1,6 @@
-"""Fine-grained pruning: which single weights of convolutions and of the classifier become zero, and stay so.
+"""Fine-grained pruning: masks that set single weights of convolutions and of the classifier to zero and keep them so.
 
-A mask is made from importances by one rule, `threshold_mask`. Shapes, and so operations, stay as they are: masks make a
+One rule, `threshold_mask`, makes masks from importances. Masks leave shapes, and so operations, unchanged: they make a
 network smaller to store, not faster to run.
 """
 
@@ -24,18 +24,18 @@ Masks = dict[str, Tensor]
 
 
 def weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that masks are for, by name, first layer to last: of 52 convolutions and the classifier."""
+    """The weights that can be masked, by name, first layer to last: those of 52 convolutions and the classifier."""
     layers = (name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear))
     return {f"{name}.weight": model.get_parameter(f"{name}.weight") for name in layers}
 
 
 def looks_masked(weight: Tensor) -> bool:
-    """Does this weight (filters, ...) have zeros that only a mask makes?
+    """Does this weight, of shape (filters, ...), have zeros that only a mask makes?
 
-    Training and rounding make zeros, too. The weights of dead channels decay to zero, whole filters or all weights of
-    an input; these are left aside. A network that was rounded to 8 bits has 2 to 10 % of zeros in each layer, but
-    about twice as many weights one step beside zero, on either side. So a mask is where filters have more zeros than
-    weights of their smallest size that is not zero, by three standard deviations of such counts.
+    Training and rounding make zeros, too. The weights of dead channels decay to zero as whole filters or whole inputs;
+    these are ignored. A network rounded to 8 bits has 2 to 10 % zeros in each layer, but about twice as many weights
+    one step from zero, on either side. So a weight counts as masked if its filters have more zeros than weights of the
+    filter's smallest nonzero magnitude, by more than three standard deviations of such counts.
     """
     sizes = weight.detach().abs().flatten(1)
     sizes = sizes[sizes.any(1)]
@@ -49,10 +49,10 @@ def looks_masked(weight: Tensor) -> bool:
 
 
 def threshold_mask(importance: Tensor, sparsity: float) -> Tensor:
-    """The mask that zeroes the fraction `sparsity` (clamped to [0, 1]) of least importance.
+    """Make the mask that zeroes the least important fraction `sparsity` (clamped to [0, 1]).
 
-    Of n elements the threshold is the round(sparsity * n)-th smallest importance; what is strictly above it stays. So
-    elements that tie with the threshold go, too, and a higher sparsity zeroes a superset.
+    For n elements, the threshold is the round(sparsity * n)-th smallest importance; elements strictly above it stay.
+    So elements that tie with the threshold are zeroed, too, and a higher sparsity zeroes a superset.
 
     >>> threshold_mask(torch.tensor([3.0, 1.0, 2.0, 2.0]), 0.5).tolist()
     [True, False, False, False]
@@ -73,13 +73,13 @@ def score_weights(
     resolution: int = 224,
     on_images: Callable[[int], None] | None = None,
 ) -> dict[str, Tensor]:
-    """The importance of every weight, by name. The network is left as it was.
+    """Compute the importance of every weight, by name. The network is not modified.
 
-    magnitude: |w|. taylor: |w * gradient|, the gradient of the cross-entropy on eight calibration images, summed over
-    such batches (Molchanov et al. 2017, for single weights). Summed before its size is taken, the gradient of a
-    network that is trained would cancel and leave noise.
+    magnitude: |w|. taylor: |w * gradient|, with the gradient of the cross-entropy on eight calibration images, summed
+    over such batches (Molchanov et al. 2017, for single weights). The absolute value is taken before summing, because
+    the gradients of a trained network would otherwise cancel and leave noise.
 
-    `on_images(n)` is told of every n calibration images done. Raises InputError where images are needed and missing.
+    `on_images(n)` is called after every n calibration images. Raises InputError if images are needed but missing.
     """
     check_name("importance", importance, MASK_IMPORTANCES)
     found = weights(model)
@@ -104,9 +104,9 @@ def score_weights(
 
 
 def make_masks(scores: Mapping[str, Tensor], mask: Mask, share: float = 1.0) -> Masks:
-    """The masks that a recipe's `Mask` gives for weights of these importances.
+    """Make the masks that a recipe's `Mask` asks for, from the weights' importances.
 
-    `share`: of the recipe's sparsities, for getting there gradually.
+    `share`: fraction of the recipe's sparsities to apply, for gradual pruning.
     """
     if mask.global_sparsity is not None:
         return _global_masks(scores, share * mask.global_sparsity)
@@ -114,31 +114,31 @@ def make_masks(scores: Mapping[str, Tensor], mask: Mask, share: float = 1.0) -> 
 
 
 def shrink_masks(masks: Masks, scores: Mapping[str, Tensor], mask: Mask, share: float) -> Masks:
-    """Masks for that share of the recipe's sparsities, by new importances; what is zero stays zero."""
+    """Make masks for a `share` of the recipe's sparsities from new importances; masked weights stay masked."""
     masks = {name: masks[name].to(score.device) for name, score in scores.items()}
     new = make_masks({name: score.masked_fill(~masks[name], -1.0) for name, score in scores.items()}, mask, share)
     return {name: value & masks[name] for name, value in new.items()}
 
 
 def cubic(part: float) -> float:
-    """The share of the final sparsity that is reached after so much of the way (Zhu & Gupta 2017)."""
+    """The share of the final sparsity after the fraction `part` of the schedule (Zhu & Gupta 2017)."""
     return 1 - (1 - part) ** 3
 
 
 def sparsity_of(mask: Mask, name: str) -> float:
-    """The sparsity asked for the weight of that name: its own, else its stage's, else the uniform one."""
+    """The sparsity for the weight of that name: its own, else its stage's, else the uniform one."""
     return mask.sparsity.get(name, mask.sparsity.get(MODULES[module_of(name)], mask.uniform))
 
 
 def _global_masks(scores: Mapping[str, Tensor], sparsity: float) -> Masks:
-    """All weights compete, by one threshold."""
+    """Make masks with one threshold for all weights."""
     flat = threshold_mask(torch.cat([score.flatten() for score in scores.values()]), sparsity)
     parts = torch.split(flat, [score.numel() for score in scores.values()])
     return {name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)}
 
 
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Zero the weights that the masks leave out, in place."""
+    """Zero the masked weights in place."""
     found = weights(model)
     with torch.no_grad():
         for name, mask in masks.items():
@@ -146,23 +146,23 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 class MaskKeeper:
-    """Keeps masked weights zero while a network is trained; where the recipe says so, makes the masks on the way."""
+    """Keeps masked weights zero during training and, in a gradual recipe, updates the masks."""
 
     def __init__(self, model: nn.Module, mask: Mask, masks: Masks) -> None:
-        """`masks`: those to begin with; with a gradual recipe, all True."""
+        """`masks`: the initial masks; all True for a gradual recipe."""
         self.masks = {name: value.clone() for name, value in masks.items()}
         self._mask, self._weights = mask, weights(model)
         self._gradients = {name: torch.zeros_like(weight) for name, weight in self._weights.items()} if (
             mask.gradual and mask.importance == "taylor") else {}  # fmt: skip
 
     def to(self, device: torch.device) -> None:
-        """Follow the network to a device."""
+        """Move the masks to the network's device."""
         self.masks = {name: mask.to(device) for name, mask in self.masks.items()}
         self._gradients = {name: total.to(device) for name, total in self._gradients.items()}
 
     @torch.no_grad()
     def after_step(self, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
-        """Call it after each step of the optimizer (`step` of `steps`, from 0): zeroes weights and their momentum."""
+        """Zero masked weights and their momentum; call it after each optimizer step (`step` of `steps`, from 0)."""
         for name, total in self._gradients.items():
             gradient = self._weights[name].grad
             if gradient is not None:
@@ -177,7 +177,7 @@ class MaskKeeper:
                     value.mul_(mask)
 
     def _share_due(self, step: int, steps: int) -> float | None:
-        """The share of the final sparsity that this step brings; None between pruning steps."""
+        """The share of the final sparsity due at this step; None between pruning steps."""
         end = max(1, round(self._mask.end_fraction * steps))
         count = min(self._mask.pruning_steps, end)
         due = [round((i + 1) * end / count) - 1 for i in range(count)]
@@ -186,7 +186,7 @@ class MaskKeeper:
         return cubic((due.index(step) + 1) / count)
 
     def _tighten(self, share: float) -> None:
-        """Masks for so much of the final sparsity."""
+        """Shrink the masks to a `share` of the final sparsity."""
         if self._gradients:
             scores = {name: weight.abs() * self._gradients[name] for name, weight in self._weights.items()}
         else:
@@ -196,12 +196,12 @@ class MaskKeeper:
             total.zero_()
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs."""
+        """The state that a resumed run needs."""
         gradients = {f"gradient:{name}": total for name, total in self._gradients.items()}
         return {**self.masks, **gradients}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from `state`."""
+        """Resume from the value of `state`."""
         for name, mask in self.masks.items():
             mask.copy_(state[name])
         for name, total in self._gradients.items():

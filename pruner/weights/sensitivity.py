@@ -1,7 +1,7 @@
-"""Accuracy against sparsity, one layer at a time: how much of each can go before the network suffers.
+"""Sensitivity scans: accuracy against sparsity, one layer at a time.
 
-While a layer is scanned nothing before its block changes, so the images' activations there are computed once: a scan
-walks through the network block by block and only ever runs what follows.
+Pruning a layer changes nothing before its block, so the activations there are computed once: a scan walks through the
+network block by block and only runs the blocks that follow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pruner.system.cores import on_cores
 from pruner.weights.masks import threshold_mask, weights
 
 Point = tuple[str, float]
-"""(what is pruned, by which fraction)."""
+"""(name of what is pruned, fraction pruned)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Sensitivity:
     """One point of a curve."""
 
     name: str
-    """A weight's name, or a stage."""
+    """The name of a weight or a stage."""
     sparsity: float
-    """For a stage: the pruning ratio of its hidden channels."""
+    """The share of the weight's elements that are zeroed; for a stage, the pruning ratio of its hidden channels."""
     accuracy: float
 
 
@@ -50,10 +50,10 @@ def scan_weights(
     skip: Set[Point] = frozenset(),
     on_images: Callable[[int], None] | None = None,
 ) -> Iterator[Sensitivity]:
-    """Zero part of one weight tensor, classify the images, put it back; for each tensor, and each sparsity.
+    """For each weight tensor and each sparsity, zero part of the tensor and classify the images.
 
-    `scores`: importances by weight name. `skip`: points that are known. `on_images(n)` is told of every n images
-    classified. The network is left as it was.
+    `scores`: importances by weight name. `skip`: points that are already known. `on_images(n)` is called after every n
+    images. The network is not modified.
     """
     walk = _Walk(model, split, resolution)
     for name, weight in weights(walk.model).items():
@@ -81,7 +81,7 @@ def scan_channels(
     skip: Set[Point] = frozenset(),
     on_images: Callable[[int], None] | None = None,
 ) -> Iterator[Sensitivity]:
-    """Prune the hidden channels of one stage (the head: its channels) and classify: each stage, each ratio."""
+    """For each stage and ratio, prune the stage's hidden channels (or the head's channels) and classify the images."""
     walk = _Walk(model, split, resolution)
     first = {group.stage: _place(group.blocks[0]) for group in reversed(GROUPS)}
     for stage in reversed(first):
@@ -94,7 +94,7 @@ def scan_channels(
 
 
 class _Walk:
-    """The images' activations at a block's door; it only goes forward."""
+    """The images' activations at the input of a block; it only moves forward."""
 
     def __init__(self, model: nn.Module, split: Split, resolution: int) -> None:
         self.model = copy.deepcopy(model).to(split.images.device).eval().to(memory_format=torch.channels_last)
@@ -106,7 +106,7 @@ class _Walk:
 
     @torch.inference_mode()
     def go_to(self, block: int) -> None:
-        """Let the activations pass all blocks before that one."""
+        """Run the activations through all blocks before `block`."""
         for number in range(self._block, block):
             layer = self.model.get_submodule(f"features.{number}")
             activations, labels = zip(*self._batches, strict=True)
@@ -115,7 +115,7 @@ class _Walk:
 
     @torch.inference_mode()
     def accuracy(self, model: nn.Module, on_images: Callable[[int], None] | None) -> float:
-        """The share of the images that a network classifies right which is equal to ours up to here."""
+        """The accuracy of `model`, which must equal `self.model` in all blocks before the current one."""
         model = model.to(self._batches[0][1].device).eval().to(memory_format=torch.channels_last)
         features = model.get_submodule("features")
         assert isinstance(features, nn.Sequential)
@@ -134,20 +134,20 @@ class _Walk:
 
 
 def _place(module: str) -> int:
-    """Its place in the order of execution, from 0; the classifier comes after the last of `features`."""
+    """The module's place in the order of execution, from 0; the classifier comes after all `features`."""
     return list(MODULES).index(module)
 
 
 def allocate_sparsity(
     curves: Mapping[str, Mapping[float, float]], sizes: Mapping[str, int], dense: float, nonzero: float
 ) -> dict[str, float]:
-    """A sparsity for every layer such that the share `nonzero` of all weights stays, where it costs least.
+    """Allocate sparsities to the layers so that the share `nonzero` of all weights stays and least accuracy is lost.
 
-    `curves`: layer -> sparsity -> accuracy; `sizes`: layer -> its weights; `dense`: the accuracy at sparsity 0. What is
-    allocated is accuracy lost per weight removed, the same in every layer at its end (an exchange rate), on the convex
-    hull of what was measured; between points of a hull it is linear.
+    `curves`: layer -> sparsity -> accuracy; `sizes`: layer -> number of weights; `dense`: the accuracy at sparsity 0.
+    Every layer is pruned until removing one more weight would cost the same accuracy in all of them. The loss is taken
+    from the convex hull of the measured points, linear between them.
 
-    Raises InputError if the scan has not gone far enough for so few weights.
+    Raises InputError if the scan does not reach sparsities high enough for so few weights.
     """
     segments = []
     for name, curve in curves.items():
@@ -166,7 +166,7 @@ def allocate_sparsity(
 
 
 def _hull(curve: Mapping[float, float], dense: float) -> list[tuple[float, float, float]]:
-    """(from, to, accuracy lost per unit of sparsity) of the lower convex hull of what is lost."""
+    """The segments of the accuracy loss's lower convex hull: (from, to, accuracy lost per unit of sparsity)."""
     points = sorted(
         {0.0: 0.0, **{sparsity: max(0.0, dense - accuracy) for sparsity, accuracy in curve.items()}}.items()
     )

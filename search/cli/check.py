@@ -23,14 +23,14 @@ from search.workers.setup import set_up
 @click.command()
 @study_argument
 @options
-@click.option("--fix", "fixing", is_flag=True, help="Do what the list says would be done.")
+@click.option("--fix", "fixing", is_flag=True, help="Carry out the listed remedies.")
 @json_option
 def check(study: Path, options: Options, fixing: bool, as_json: bool) -> None:
-    """Verify STUDY: every finished trial has its files, every file its trial, and both say the same.
+    """Verify STUDY: every finished trial has its files, every file has its trial, and their figures agree.
 
-    Lists what does not agree and what --fix would do about it; a trial whose files are lost is made again from its
-    last checkpoint. Exits with 1 if something is left to fix. Where the database is damaged (status 5), --fix builds a
-    new one from the trials' files and keeps the old one beside it.
+    The command lists every problem and what --fix would do about it. A trial whose files are lost is run again from
+    its last checkpoint. If the database is damaged (status 5), --fix builds a new one from the trials' files and keeps
+    the old one beside it. The command exits with 1 if something is left to fix.
     """
     spec, folder = open_files(study, options.runs)
     if fixing:
@@ -57,11 +57,11 @@ def check(study: Path, options: Options, fixing: bool, as_json: bool) -> None:
             where = "" if problem.trial is None else f"trial {problem.trial}: "
             click.echo(f"{where}{problem.what}  ->  {problem.remedy or 'cannot be fixed here'}")
         if problems and not fixing:
-            click.echo(f"{len(problems)} to fix; give the command again with --fix.")
+            click.echo(f"{len(problems)} to fix; run the command again with --fix.")
         elif problems:
             click.echo(f"{len(problems) - len(left)} of {len(problems)} fixed.")
             for line in left:
-                click.echo(f"Left: {line}")
+                click.echo(f"Not fixed: {line}")
         else:
             click.echo("The study is in order.")
     if left:

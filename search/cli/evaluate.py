@@ -34,12 +34,12 @@ from search.terminal.progress import Terminal
 def evaluate(
     model: Path, name: str, data_root: Path | None, resolution: int, threads: int, device: str, as_json: bool
 ) -> None:
-    """Grade MODEL (a .pth or .safetensors) as the course does: operations, accuracy on the test images, score.
+    """Grade MODEL (a .pth or .safetensors file) as the course does: operations, accuracy on the test images, score.
 
     The file is loaded without running any code in it; anything but a MobileNetV2 is refused.
     """
     chosen = prepare(threads, device)
-    load_network(model)  # a bad file is told before the data set is read
+    load_network(model)  # report a bad file before the data set is read
     data = load(name, data_root).to(chosen)
     with Terminal() as terminal:
         result = asdict(grade(model, data, ScoreRule(), resolution, chosen, terminal))
@@ -54,7 +54,7 @@ def evaluate(
 @data_option
 @data_root_option
 @resolution_option
-@click.option("--no-grade", is_flag=True, help="Leave out accuracy and score, which take longest.")
+@click.option("--no-grade", is_flag=True, help="Skip accuracy and score, which take longest.")
 @click.option("--latency-threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Also draw the comparison, as this HTML file.")
 @machine_options
@@ -71,12 +71,12 @@ def compare(
     device: str,
     as_json: bool,
 ) -> None:
-    """Put several networks side by side: operations by stage, parameters, bytes, latency, accuracy, score.
+    """Compare several networks: operations by stage, parameters, bytes, latency, accuracy, score.
 
-    Of two of equal widths, as before and after masks, --out also shows weights by layer.
+    For two networks of equal widths, such as before and after masking, --out also shows weights by layer.
     """
     chosen = prepare(threads, device)
-    networks = [load_network(model) for model in models]  # a bad file is told before the data set is read
+    networks = [load_network(model) for model in models]  # report a bad file before the data set is read
     data = None if no_grade else load(name, data_root).to(chosen)
     with Terminal() as terminal:
         rows = comparison(

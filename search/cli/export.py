@@ -1,4 +1,4 @@
-"""The commands that take a network out of a study: `export`, `submit`."""
+"""The commands that export a network from a study: `export`, `submit`."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def export(
     options: Options,
     as_json: bool,
 ) -> None:
-    """Write a trial's pruned network for other programs, each file checked, and its card (JSON and Markdown).
+    """Write a trial's pruned network in formats for other programs, check each file, and write its model card.
 
     \b
-    pth          one pickled module of stock classes, as the course wants it
+    pth          one pickled module of stock classes, as the course requires
     safetensors  weights without pickle, and the plan in JSON
     onnx         for onnxruntime, Netron and others (pip install 'prune-search[onnx]')
     pt2          a torch.export program
@@ -53,7 +53,7 @@ def export(
     spec, folder = open_files(study, options.runs)
     chosen = prepare(options.threads, options.device)
     shared = open_shared(spec, folder, options.storage, options.artifacts)
-    trial_files(shared, spec, folder, find_trial(shared.store.study, spec, trial))  # told before the data set is read
+    trial_files(shared, spec, folder, find_trial(shared.store.study, spec, trial))  # fails before the data set is read
     data = None if no_grade else open_data(spec, options.data_root, chosen)
     with Terminal() as terminal:
         done = export_trial(
@@ -77,7 +77,7 @@ def export(
 @study_argument
 @click.option("--id", "student", required=True, help="Your student ID, which names the zip.")
 @click.option(
-    "--notebook", type=click.Path(path_type=Path), required=True, help="Your own .ipynb; it is packed as it is."
+    "--notebook", type=click.Path(path_type=Path), required=True, help="Your own .ipynb; it is packed unchanged."
 )
 @trial_option
 @click.option("--out", type=click.Path(path_type=Path), default=Path(), help="Folder for the zip (default: here).")
@@ -94,8 +94,8 @@ def submit(
 ) -> None:
     """Pack the hand-in zip: ID.zip with model/mobilenet.pth and ID.ipynb.
 
-    The network in the zip goes through the grader's own steps first, in a process of its own that imports torch,
-    torchvision and torch-pruning only; the zip is written only if the grader would take it.
+    First, the grader's own steps check the network in the zip, in a separate process that imports only torch,
+    torchvision and torch-pruning. The zip is written only if the grader would accept it.
     """
     spec, folder = open_files(study, options.runs)
     chosen = prepare(options.threads, options.device)

@@ -1,6 +1,6 @@
-"""The command `prune-search`: reads options, calls the parts, prints what came out.
+"""The command `prune-search`.
 
-A command's module is imported when the command is given, so that `status` and `--help` need not wait for torch.
+A subcommand's module is imported only when it is used, so that `status` and `--help` need not wait for torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from search.terminal.streams import open_streams
 
 COMMANDS = {
     "run": ("run:run", "Run or continue a study; then report, export and grade."),
-    "serve": ("run:serve", "Run a study and show it in the browser meanwhile."),
+    "serve": ("run:serve", "Run a study and show it in the browser."),
     "worker": ("worker:worker", "Join a study as one more worker."),
     "train-dense": ("train_dense:train_dense", "Train the dense network of a study."),
     "status": ("show:status", "Show how far a study has come."),
@@ -34,14 +34,14 @@ COMMANDS = {
     "export": ("export:export", "Write a trial's network for other programs."),
     "submit": ("export:submit", "Pack the course's hand-in zip."),
     "evaluate": ("evaluate:evaluate", "Grade a network on the test images."),
-    "compare": ("evaluate:compare", "Put several networks side by side."),
+    "compare": ("evaluate:compare", "Compare several networks."),
     "sensitivity": ("sensitivity:sensitivity", "Find how much of each layer can be pruned."),
 }
-"""Command -> (its module and function in this folder, what it does in a line)."""
+"""Command -> (its module and function in this folder, its one-line help)."""
 
 
 class _Commands(click.Group):
-    """The commands by name; each is imported when it is wanted."""
+    """The commands by name; each is imported when it is first used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -61,15 +61,15 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="prune-search")
 def cli() -> None:
-    """Find, by search, how far MobileNetV2 can be pruned, and take the pruned network with you.
+    """Find, by search, how far MobileNetV2 can be pruned, and export the pruned network.
 
-    A study file says what is searched; try `prune-search run studies/quickstart.toml`. Everything a study makes lies
-    in runs/<study>/. Any command can be interrupted and given again: it goes on where it was.
+    A study file defines the search; try `prune-search run studies/quickstart.toml`. A study writes everything to
+    runs/<study>/. Any command can be interrupted and run again: it continues where it stopped.
     """
 
 
 def program() -> NoReturn:
-    """`main` as a process of its own, which ends at once: taking torch apart would take Python almost two seconds."""
+    """Run `main` and end the process at once: Python would take almost two seconds to tear down torch."""
     open_streams()
     code: object = 1
     try:
@@ -78,7 +78,7 @@ def program() -> NoReturn:
         code = ended.code
     except BaseException:
         print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
-    if code != ExitStatus.INTERRUPTED:  # what is left to say then is what nobody read
+    if code != ExitStatus.INTERRUPTED:  # after an interrupt, unread output is dropped
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
@@ -87,7 +87,7 @@ def program() -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Run the command; every error a user can cause is one line on standard error, without a traceback."""
+    """Run the command; print an error that a user can cause as one line on standard error, without a traceback."""
     install()
     try:
         cli.main(standalone_mode=False)

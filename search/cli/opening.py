@@ -1,4 +1,4 @@
-"""What several commands do: opening the study they name, printing a grade."""
+"""Shared by several commands: open a study, print a grade."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from search.study.spec import StudySpec
 
 
 def open_shared(spec: StudySpec, folder: StudyFolder, storage: str | None, artifacts: str | None) -> Shared:
-    """A study that has begun, to read from, with its files. Raises InputError."""
+    """Open a study that has begun, for reading, with its files. Raises InputError if there is none."""
     return Shared(load_study(spec, folder, storage), *artifact_store(artifacts))
 
 
 def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
-    """The study and its folder; of a file with several parts, the one that was begun last."""
+    """The study and its folder; for a file with several parts, those of the part that was begun last."""
     return latest(read_parts(study), runs)
 
 
 def print_grade(graded: dict[str, Any]) -> None:
-    """A finished network's grade in a line."""
+    """Print a network's grade in one line, with a second line if masks left zeros."""
     click.echo(
         f"Test images: {graded['accuracy']:.2%} right ({graded['accuracy_drop_last']:.2%} as the grader's loader sees "
         f"them), {graded['mflops']:.3f} MFLOPs, score {graded['score']:.2f}; {graded['params']:,} parameters, "

@@ -1,4 +1,4 @@
-"""The options that commands share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ class Number(click.FloatRange):
 study_argument = click.argument("study", type=click.Path(path_type=Path))
 runs_option = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, envvar="PRUNE_SEARCH_RUNS",
-    help="Folder that holds a folder for every study.",
+    help="Folder that holds one folder for every study.",
 )  # fmt: skip
 storage_option = click.option(
     "--storage", metavar="URL", envvar="PRUNE_SEARCH_STORAGE",
     help="The study's database, e.g. postgresql://user@host/name (default: PRUNE_SEARCH_STORAGE, then SQLite in the "
-    "study's folder). A password is better off in the variable, or in PGPASSWORD, than here.",
+    "study's folder). Put a password into the variable or PGPASSWORD rather than here.",
 )  # fmt: skip
 artifacts_option = click.option(
     "--artifacts", metavar="WHERE", envvar="PRUNE_SEARCH_ARTIFACTS",
-    help="Where machines share the trials' files: a folder all can reach, or s3://bucket/prefix.",
+    help="Where machines share the trials' files: a folder that all can reach, or s3://bucket/prefix.",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for scripts instead of text.")
 data_root_option = click.option(
     "--data-root", type=click.Path(path_type=Path),
-    help="Folder with cifar-10-batches-py (default: CIFAR10_ROOT, then a cache folder; downloaded where absent).",
+    help="Folder with cifar-10-batches-py (default: CIFAR10_ROOT, then a cache folder; downloaded if absent).",
 )  # fmt: skip
 data_option = click.option(
     "--data", "name", type=click.Choice(["cifar10", "digits"]), default="cifar10", show_default=True,
-    help="Whose test images.",
+    help="The data set.",
 )  # fmt: skip
 resolution_option = click.option(
     "--resolution", type=click.IntRange(8, 2048), default=224, show_default=True, help="Pixels a side."
@@ -67,7 +67,7 @@ grace_period_option = click.option(
 def machine_options(function: F) -> F:
     """--threads and --device."""
     threads = click.option(
-        "--threads", type=click.IntRange(0, 1024), default=0, help="Threads for torch, of each worker; 0: all cores."
+        "--threads", type=click.IntRange(0, 1024), default=0, help="Torch's threads in each worker; 0: all cores."
     )
     device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
     return threads(device(function))
@@ -77,7 +77,7 @@ Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def _packed(kind: type[Options] | type[Web], argument: str, *decorators: Decorator) -> Decorator:
-    """Options of a command that come as one value of that kind; what is not among them stays at its default."""
+    """Pass a command's options as one value of `kind`; fields without an option keep their defaults."""
     names = [field.name for field in dataclasses.fields(kind)]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -96,21 +96,21 @@ def _packed(kind: type[Options] | type[Web], argument: str, *decorators: Decorat
 
 _where = (data_root_option, runs_option, storage_option, artifacts_option, machine_options)
 options = _packed(Options, "options", dense_option, *_where, grace_period_option)
-"""Of a command that works on trials."""
+"""Options of a command that runs trials."""
 result_options = _packed(Options, "options", *_where)
-"""Of a command that takes a finished trial."""
+"""Options of a command that uses a finished trial."""
 web_options = _packed(
     Web,
     "web",
     click.option(
         "--host", default="127.0.0.1", show_default=True,
-        help="Address to listen on; another than this machine's own needs a password.",
+        help="Address to listen on; any but this machine's loopback address needs a password.",
     ),
-    click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free port."),
     click.option(
         "--password-file", type=click.Path(path_type=Path),
-        help="File with the password that browsers must give (with any user name); or set PRUNE_SEARCH_PASSWORD.",
+        help="File with the password that browsers must send (with any user name); or set PRUNE_SEARCH_PASSWORD.",
     ),
-    click.option("--read-only", is_flag=True, help="Refuse every request that would change something."),
+    click.option("--read-only", is_flag=True, help="Refuse every request that would make a change."),
 )  # fmt: skip
-"""Of a command that shows the dashboard."""
+"""Options of a command that shows the dashboard."""

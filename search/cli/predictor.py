@@ -1,4 +1,4 @@
-"""The command `predictor`: how well untrained evaluation predicts what networks reach."""
+"""The command `predictor`: how well untrained evaluation predicts the accuracy after training."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from search.study.predictor import FEWEST, Predictor, rank_agreement
 
 @click.command()
 @study_argument
-@click.option("--out", type=click.Path(path_type=Path), help="Also draw it, as this HTML file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the figure to this HTML file.")
 @runs_option
 @storage_option
 @json_option
 def predictor(study: Path, out: Path | None, runs: Path, storage: str | None, as_json: bool) -> None:
-    """Check how well the untrained evaluation of STUDY's networks predicts what they reach once trained.
+    """Check how well the untrained evaluation of STUDY's networks predicts their accuracy after training.
 
     \b
-    Of a study whose trials are trained through: do the untrained accuracies rank the networks right (Spearman's rho
-    among those of similar MFLOPs), and how far is each from what the others predict? The line `observations = ...`
-    is for the section [predictor] of a search that trains nothing.
-    Of a study with several [[searches]]: what was predicted for each finalist, and what it reached.
+    For a study whose trials are fully trained: do the untrained accuracies rank the networks correctly (Spearman's
+    rho among those of similar MFLOPs), and how far is each from what the others predict? The line
+    `observations = ...` is for the section [predictor] of a search that trains nothing.
+    For a study with several [[searches]]: what was predicted for each finalist, and what it reached.
     """
     parts = read_parts(study)
     result, lines, figure = _of_study(parts[0], runs, storage) if len(parts) == 1 else _of_parts(parts, runs, storage)
@@ -56,15 +56,15 @@ def _of_study(part: Part, runs: Path, storage: str | None) -> Told:
     networks = observations(records(load_study(spec, StudyFolder(runs / spec.name), storage).study))
     if len(networks) < FEWEST:
         raise InputError(
-            f"study {spec.name}: {len(networks)} trials were evaluated untrained and trained through; a forecast "
-            f"needs {FEWEST} or more"
+            f"study {spec.name}: {len(networks)} trials were evaluated untrained and then fully trained; a "
+            f"predictor needs {FEWEST} or more"
         )
     predictions = Predictor(observations=tuple(networks)).left_out()
     bands = rank_agreement(networks)
     errors = [p.accuracy - final for p, (*_, final) in zip(predictions, networks, strict=True)]
     typical = (sum(error**2 for error in errors) / len(errors)) ** 0.5
     inside = sum(abs(error) <= 2 * p.std for error, p in zip(errors, predictions, strict=True))
-    lines = [f"{len(networks)} networks, evaluated untrained and trained through."]
+    lines = [f"{len(networks)} networks, evaluated untrained and fully trained."]
     lines += [
         f"Around {middle:.1f} MFLOPs, {count} networks: Spearman's rho {rho:.2f}." for middle, count, rho in bands
     ]
@@ -90,7 +90,7 @@ def _of_parts(parts: list[Part], runs: Path, storage: str | None) -> Told:
     ]
     ways = finalists(found)
     if not ways:
-        raise InputError(f"study {parts[0].whole}: no finalist has been trained yet; go on with prune-search run")
+        raise InputError(f"study {parts[0].whole}: no finalist has been trained yet; continue with prune-search run")
     lines, rows = [], []
     for way in ways:
         told = []

@@ -26,11 +26,11 @@ from search.workers.local import begin_server
 @study_argument
 @click.option(
     "--workers", type=click.IntRange(0, 4096), default=0, show_default="one a core, or GPU",
-    help="Worker processes; torch's threads are shared out between them. 1: no other process.",
+    help="Worker processes, which divide torch's threads among them. 1: no other process.",
 )  # fmt: skip
 @click.option("--launcher", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option(
-    "--address", help="With --launcher ray: the cluster's address (default: RAY_ADDRESS, else a Ray of its own)."
+    "--address", help="With --launcher ray: the cluster's address (default: RAY_ADDRESS, else a new cluster)."
 )
 @click.option("--gpus-per-worker", type=Number(min=0), default=0.0, help="With --launcher ray; may be a fraction.")
 @options
@@ -47,9 +47,9 @@ def run(
     """Run or continue STUDY (a TOML file) until its budget is spent; then draw the report, export the best network
     and grade it on the test images.
 
-    Workers that die are restarted, and what they were at goes on from its last epoch. On other machines join with
-    `prune-search worker`, or place the workers with --launcher ray. Exits with 3 if all trials failed, with 4 if none
-    meets the constraints.
+    Workers that die are restarted, and their trials continue from the last epoch. Other machines join with
+    `prune-search worker`, or --launcher ray places the workers. The command exits with 3 if all trials failed, with 4
+    if none meets the constraints.
     """
     if launcher == "local" and (address or gpus_per_worker):
         raise click.UsageError("--address and --gpus-per-worker are for --launcher ray")
@@ -63,20 +63,20 @@ def run(
 @options
 @json_option
 def serve(study: Path, workers: int, web: Web, options: Options, as_json: bool) -> None:
-    """Run STUDY and show it in the browser meanwhile, until its budget is spent or Ctrl-C.
+    """Run STUDY and show it in the browser until its budget is spent or Ctrl-C is pressed.
 
-    It is `run` and `dashboard` in one. The dashboard listens on this machine only; for others see `prune-search
-    dashboard --help`.
+    The command combines `run` and `dashboard`. The dashboard listens on this machine only; for access from others see
+    `prune-search dashboard --help`.
     """
     _run(study, Workers(workers), options, web, as_json)
 
 
 def _run(study: Path, workers: Workers, options: Options, web: Web | None, as_json: bool) -> None:
-    """Run the study to its end and print what came out."""
+    """Run the study to its end and print the results."""
     parts = read_parts(study)
     if workers.launcher == "local" and (workers.count != 1 or web):
         begin_server()
-    from search.running import run_parts  # loads torch, as the server that was begun does meanwhile
+    from search.running import run_parts  # loads torch, while the server started above does the same
 
     with Terminal() as terminal:
         ended = run_parts(study, parts, workers, options, web, terminal)

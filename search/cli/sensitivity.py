@@ -36,14 +36,14 @@ from search.terminal.progress import Terminal
     "--what", type=click.Choice(["weights", "channels"]), default="weights", show_default=True,
     help="Zero single weights, one layer at a time; or prune hidden channels, one stage at a time.",
 )  # fmt: skip
-@click.option("--importance", help="What goes first: magnitude (default), taylor; for channels l2 (default), l1, ...")
+@click.option("--importance", help="Prune by: magnitude (default), taylor; for channels l2 (default), l1, ...")
 @click.option("--start", type=Number(0, 1), default=0.4, show_default=True, help="The lowest sparsity.")
-@click.option("--end", type=Number(0, 1), default=0.9, show_default=True, help="The highest.")
+@click.option("--end", type=Number(0, 1), default=0.9, show_default=True, help="The highest sparsity.")
 @click.option("--step", type=Number(0.001, 1), default=0.1, show_default=True)
-@click.option("--images", type=click.IntRange(min=1), default=1000, show_default=True, help="Of the holdout.")
+@click.option("--images", type=click.IntRange(min=1), default=1000, show_default=True, help="Holdout images.")
 @click.option(
     "--nonzero", type=Number(0, 1, min_open=True),
-    help="Also allocate this share of nonzero parameters to the layers, where it costs least by the scan.",
+    help="Also allocate this share of nonzero parameters to the layers, at the least loss that the scan predicts.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="The JSON file (default: in scans/ beside the studies).")
 @runs_option
@@ -70,19 +70,19 @@ def sensitivity(
     device: str,
     as_json: bool,
 ) -> None:
-    """Find how much of each layer of MODEL can go: accuracy against sparsity, one layer at a time.
+    """Find how much of each layer of MODEL can be pruned: accuracy against sparsity, one layer at a time.
 
-    Every point is kept; give the command again to go on, or with other sparsities to add to it. Leaves a JSON file and,
-    beside it, a figure in HTML.
+    Every point is saved; run the command again to continue, or with other sparsities to add points. The command writes
+    a JSON file and, beside it, a figure in HTML.
     """
     if start > end:
         raise InputError(f"--start {start:g} is above --end {end:g}")
     importance = importance or ("magnitude" if what == "weights" else "l2")
     check_name("--importance", importance, MASK_IMPORTANCES if what == "weights" else IMPORTANCES)
     if what == "channels" and nonzero is not None:
-        raise InputError("--nonzero: is for --what weights")
+        raise InputError("--nonzero: only for --what weights")
     if what == "channels" and end >= 1:
-        raise InputError("--end 1: some channels must stay; give less")
+        raise InputError("--end 1: some channels must stay; give less than 1")
     chosen = prepare(threads, device)
     data = load(name, data_root).to(chosen)
     network = load_dense(model, data.classes)
@@ -99,8 +99,8 @@ def sensitivity(
         found["allocation"] = spread_over(network, found, nonzero)
     figure = sensitivity_figure(curves(found), found["dense"], settings.images)
     about = (
-        f"One {'layer' if what == 'weights' else 'stage'} at a time, the {what} of least {importance} first; accuracy "
-        f"on {settings.images:,} images of {name}'s holdout at {resolution} px."
+        f"One {'layer' if what == 'weights' else 'stage'} at a time, {what} of least {importance} first. The accuracy "
+        f"is measured on {settings.images:,} images of {name}'s holdout at {resolution} px."
     )
     drawn = path.with_suffix(".html")
     write_whole(drawn, page(f"Sensitivity of {model.name}", [about], {"sensitivity": figure}).encode())

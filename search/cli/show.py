@@ -34,8 +34,8 @@ from search.terminal.progress import Terminal
 @storage_option
 @json_option
 def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
-    """Show how far STUDY has come: its trials by state, the best, a line for each trial. Of a file with several parts:
-    how far each has come, and the trials of the one that was begun last."""
+    """Show STUDY's progress: its trials by state, the best one, and a line for each trial. For a file with several
+    parts: the progress of each, and the trials of the part that was begun last."""
     parts = read_parts(study)
     spec, folder = open_files(study, runs)
     found = records(load_study(spec, folder, storage).study)
@@ -57,7 +57,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
         click.echo(f"{name}: {headline(earlier)}")
     click.echo((f"{spec.name}: " if len(parts) > 1 else "") + headline(found))
     if left:
-        click.echo(f"To come: {', '.join(left)}.")
+        click.echo(f"Not begun: {', '.join(left)}.")
 
 
 @click.command()
@@ -66,7 +66,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
 @click.option(
     "--table",
     type=click.Path(path_type=Path),
-    help="Also write this CSV file: the trials; of several studies, the best score against what it cost.",
+    help="Also write this CSV file: the trials or, for several studies, the best score against cost.",
 )
 @click.option(
     "--images", type=click.Choice(["png", "svg"]), multiple=True,
@@ -84,8 +84,8 @@ def plot(
 ) -> None:
     """Draw STUDY's report, one HTML file with all figures.
 
-    Of several studies: a comparison, with the cost of all parts of each. The cost is processor time, so it is fair
-    where a machine was shared. Every study is held against the last one named.
+    For several studies, draw a comparison that counts the cost of all parts of each. The cost is processor time, so
+    the comparison is fair even if a machine was shared. Every study is compared with the last one named.
     """
     if len(studies) == 1:
         spec, folder = open_files(studies[0], runs)
@@ -125,16 +125,16 @@ def plot(
 def dashboard(study: Path, web: Web, runs: Path, storage: str | None, artifacts: str | None) -> None:
     """Show STUDY in the browser while it runs: figures, notes, every trial's network to download. Ctrl-C ends it.
 
-    It listens on this machine only. For others give --host and a password; the connection is not encrypted, so across
-    a network you do not trust put it behind a proxy that does that, or use an SSH tunnel. Behind a proxy it needs a
-    password, too, and the proxy must pass on the browser's Host (nginx: proxy_set_header Host $host; where the port is
-    not the usual one: $http_host), or changes are refused as another site's.
+    The dashboard listens on this machine only. For access from others give --host and a password. The connection is
+    not encrypted, so on a network you do not trust put it behind a proxy that encrypts, or use an SSH tunnel. Behind a
+    proxy it needs a password, too, and the proxy must pass on the browser's Host (nginx: proxy_set_header Host $host;
+    for an unusual port: $http_host); otherwise changes are refused as coming from another site.
     """
     spec, folder = open_files(study, runs)
     with shown(open_shared(spec, folder, storage, artifacts), spec, folder, study, web) as address:
         click.echo(f"Dashboard: {address}")
         click.echo("Ctrl-C ends it.", err=True)
-        with contextlib.suppress(KeyboardInterrupt):  # its usual end
+        with contextlib.suppress(KeyboardInterrupt):  # the usual way to end it
             while True:
                 signals.check()
                 time.sleep(0.2)

@@ -24,9 +24,9 @@ from search.trial.context import open_data
 @data_root_option
 @runs_option
 @machine_options
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the network here.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the network to this file.")
 def train_dense(study: Path, data_root: Path | None, runs: Path, threads: int, device: str, out: Path | None) -> None:
-    """Train the dense network that STUDY asks for in [dense]; `run` then finds it. Goes on if it was interrupted."""
+    """Train the dense network that STUDY describes in [dense], for `run` to use. An interrupted training continues."""
     spec, folder = open_files(study, runs)
     chosen = prepare(threads, device)
     data = open_data(spec, data_root, chosen)

@@ -23,9 +23,9 @@ from search.workers.worker import work
 def worker(study: Path, options: Options) -> None:
     """Join STUDY as one more worker, on this machine or any that reaches its database, until its budget is spent.
 
-    Several may be started and stopped at any time. SQLite serves the workers of one machine; for several give
-    --storage a PostgreSQL database, and let them share files by --artifacts (or a common --runs folder). Exits as `run`
-    does.
+    Workers may be started and stopped at any time. SQLite serves the workers of one machine. For several machines,
+    give --storage a PostgreSQL database, and share files with --artifacts (or a common --runs folder). The exit status
+    is that of `run`.
     """
     spec, folder = open_files(study, options.runs)
     with Terminal() as terminal, waiting_for_space(terminal.line):

@@ -1,1 +1,1 @@
-"""The study in the browser: optuna-dashboard with notes, figures and files."""
+"""Show a study in the browser: optuna-dashboard with notes, figures and files."""

@@ -1,6 +1,6 @@
-"""Trials' files as the dashboard's artifacts: read from where they are, nothing is copied.
+"""Serve trials' files as the dashboard's artifacts, from where they are, without copying them.
 
-An artifact's id is `<study>-<trial>-<file>` in hexadecimal digits, which is all that the dashboard lets through.
+An artifact's id is `<study>-<trial>-<file>` in hexadecimal digits, because the dashboard accepts no others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from search.storage.folder import StudyFolder
 from search.storage.studies import dense_of
 
 FILES = ("model.pth", "plan.json", "measurement.json", "figures.html")
-"""What a finished trial shows; the last is drawn when it is asked for."""
+"""The artifacts of a finished trial; the last is drawn on request."""
 _ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{8})-([0-9a-f]{4})")
 
 
@@ -33,14 +33,14 @@ def artifact_id(study_id: int, trial: int, file: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DashboardArtifacts:
-    """An artifact store (see `optuna.artifacts`) over a study's files; what people upload has a place of its own."""
+    """An artifact store (see `optuna.artifacts`) over a study's files; uploads are stored separately."""
 
     shared: Shared
     folder: StudyFolder
     uploads: FileSystemArtifactStore
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """Raises ArtifactNotFound."""
+        """Open an artifact. Raises ArtifactNotFound."""
         match = _ID.fullmatch(artifact_id)
         if match is None:
             return self.uploads.open_reader(artifact_id)
@@ -57,11 +57,11 @@ class DashboardArtifacts:
         return (files.path / FILES[index]).open("rb")
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Keep what somebody uploads."""
+        """Store an upload."""
         self.uploads.write(artifact_id, content_body)
 
     def remove(self, artifact_id: str) -> None:
-        """Delete an upload; a trial's own files stay."""
+        """Delete an upload; a trial's own files are never deleted."""
         if _ID.fullmatch(artifact_id) is None:
             self.uploads.remove(artifact_id)
 

@@ -1,11 +1,12 @@
-"""Who may do what with the dashboard, which has no guard of its own: WSGI middleware.
+"""Access control for the dashboard, which has none of its own, as WSGI middleware.
 
-- From another address only with a password (HTTP basic). The user's name does not matter.
-- On loopback, only under a name of this machine, so that no web page can reach it by a name of its own (DNS rebinding).
-- A change only from the dashboard's own pages, not from another site's: the browser's `Origin` must be the address that
-  it asked for, which is in `Host`. A proxy must pass that on; `X-Forwarded-Host` is not looked at, since anybody can
-  send it, also through a proxy that does not set it.
-- With `read_only`, no change at all.
+- Access from another address needs a password (HTTP basic authentication, with any user name).
+- Without a password, the `Host` must be a loopback name, so that no web page can reach the dashboard by a name that
+  its owner points at this machine (DNS rebinding).
+- Changes must come from the dashboard's own pages: the browser's `Origin` must be the requested address, which is in
+  `Host`. A proxy must pass `Host` on. `X-Forwarded-Host` is ignored, since anybody can send it, even through a proxy
+  that does not set it.
+- With `read_only`, all changes are refused.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ SHORTEST_PASSWORD = 8
 _READING = ("GET", "HEAD", "OPTIONS")
 _PORTS = {"http": 80, "https": 443}
 _NOT_LOOPBACK = (
-    "Open it as http://localhost or by this machine's loopback address; under another name, as behind a proxy, it "
-    "needs a password (--password-file)."
+    "Open it as http://localhost or by this machine's loopback address; under another name, for example behind a "
+    "proxy, it needs a password (--password-file)."
 )
 _ANOTHER_HOST = (
     "Refused: the proxy must pass on the browser's Host (nginx: proxy_set_header Host $host; where the port is not the "
@@ -41,11 +42,11 @@ _ANOTHER_HOST = (
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """An app behind a guard."""
+    """An app behind access control."""
 
     app: App
     password: str | None
-    """None: none is asked for."""
+    """None: no password is required."""
     read_only: bool
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -58,14 +59,14 @@ class Auth:
             return [text.encode()]
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            # The dashboard opens artifacts to every web site; that would let any page read them through a browser here.
+            # The dashboard allows every web site to read artifacts; any page could do so through a browser here.
             kept = [(name, value) for name, value in headers if name.lower() != "access-control-allow-origin"]
             return start_response(status, kept, *more)
 
         return self.app(environ, start)
 
     def _refuse(self, environ: dict[str, Any]) -> tuple[str, str] | None:
-        """(status, why) of a request that does not get through."""
+        """(status, reason) if the request is refused."""
         if self.password is None:
             if not is_loopback(_host(environ.get("HTTP_HOST", ""))):
                 return "403 Forbidden", _NOT_LOOPBACK
@@ -82,7 +83,7 @@ class Auth:
 
 
 def is_loopback(host: str) -> bool:
-    """Does the name or address mean this machine alone?"""
+    """Is this a loopback name or address?"""
     if host == "localhost":
         return True
     try:
@@ -120,14 +121,15 @@ def _knows(password: str, authorization: str) -> bool:
         given = base64.b64decode(credentials, validate=True).partition(b":")[2]
     except (binascii.Error, ValueError):
         return False
-    # Digests are of equal length, so that not even the password's length shows in the time this takes.
+    # Digests have equal lengths, so the timing does not reveal even the password's length.
     return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(password.encode()).digest())
 
 
 def _from_here(origin: str | None, host: str) -> bool:
-    """Does a page at `origin` (None: no browser) belong to the address that the browser asked for?
+    """Does a page at `origin` (None: no browser) belong to the address that the browser requested?
 
-    A port that is left out is that of the origin's scheme: a proxy that ends TLS is asked for by https, we are not.
+    A missing port is taken from the origin's scheme, because behind a proxy that terminates TLS, the browser uses https
+    while this server sees http.
     """
     if origin is None:
         return True
@@ -139,7 +141,7 @@ def _from_here(origin: str | None, host: str) -> bool:
 
 
 def _place(address: str) -> tuple[str, int] | None:
-    """(host, port) of an http or https address; None if it has none."""
+    """(host, port) of an http or https address; None if it is invalid."""
     try:
         parts = urlsplit(address)
         return (parts.hostname, parts.port or _PORTS[parts.scheme]) if parts.hostname else None

@@ -1,4 +1,4 @@
-"""Notes in words, in Markdown, for a study and its trials; pure functions of records."""
+"""Markdown notes for a study and its trials, as pure functions of records."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MARK = "*Written by prune-search. What you write below the line stays.*\n\n---"
 
 
 def trial_note(r: Record, dense: Dense | None, *, is_best: bool) -> str:
-    """What a trial did and what came out."""
+    """The note of a trial: its figures, widths and sampled parameters."""
     lines = ["**Best so far.**" if is_best else "", _outcome(r)]
     if r.same_as is not None:
-        lines.append(f"Its network is trial {r.same_as}'s: the plan and the training are equal.")
+        lines.append(f"Its network is that of trial {r.same_as}: the plan and the training are equal.")
     if r.reason:
         lines.append(f"Reason: {r.reason}.")
     if r.widths:
@@ -27,7 +27,7 @@ def trial_note(r: Record, dense: Dense | None, *, is_best: bool) -> str:
 
 
 def study_note(spec: StudySpec, found: Sequence[Record], dense: Dense | None, study_file: str) -> str:
-    """What a study is, how far it is, its best trial, and how to take that."""
+    """The note of a study: its subject, its progress, its best trial, and how to export that."""
     done, top = finished(found), best(found)
     total = f" of {spec.trials}" if spec.trials else ""
     lines = [f"# {spec.name}", spec.about, f"Looks for: {_objectives(spec)}. Finished trials: {len(done)}{total}."]
@@ -41,9 +41,9 @@ def study_note(spec: StudySpec, found: Sequence[Record], dense: Dense | None, st
         lines += [
             f"**Best: trial {top.number}.** {_outcome(top)}",
             f"Trials that no other beats in both MFLOPs and accuracy: {front}.",
-            f"Take its network:\n\n    prune-search export {study_file}\n\nor download `model.pth` among the artifacts "
-            f"of trial {top.number}. Accuracies are of the holdout; `prune-search run` grades the best on the test "
-            "images when the study ends.",
+            f"To get its network, run\n\n    prune-search export {study_file}\n\nor download `model.pth` from the "
+            f"artifacts of trial {top.number}. Accuracies are on the holdout; `prune-search run` grades the best on "
+            "the test images when the study ends.",
         ]
     elif without := ending(found):
         lines.append(without.text)
@@ -51,9 +51,9 @@ def study_note(spec: StudySpec, found: Sequence[Record], dense: Dense | None, st
 
 
 def with_tail(note: str, before: str) -> str:
-    """A note in the place of an earlier one, with what people wrote below the line of that."""
+    """Replace an earlier note, keeping the text that people wrote below its line."""
     _, mark, tail = before.partition(_MARK)
-    if before and not mark:  # it is not ours at all
+    if before and not mark:  # people wrote all of it
         tail = f"\n\n{before}"
     return f"{note}\n\n{_MARK}{tail}"
 
@@ -81,7 +81,7 @@ def _outcome(r: Record) -> str:
 
 
 def _widths(r: Record, dense: Dense | None) -> str:
-    """A table: stage, hidden widths block by block, width between the blocks."""
+    """A table of widths: stage, hidden widths by block, output width."""
     rows = ["| stage | hidden widths | output |", "|---|---|---|"]
     for stage in STAGES:
         groups = [group for group in GROUPS if group.stage == stage]

@@ -1,4 +1,4 @@
-"""The dashboard of a study: optuna-dashboard on its database, with its artifacts, behind a guard."""
+"""The dashboard of a study: optuna-dashboard on its database, with its artifacts, behind access control."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _LARGEST_UPLOAD = 128 * 2**20
 
 @contextmanager
 def dashboard(shared: Shared, spec: StudySpec, folder: StudyFolder, study_file: Path, web: Web) -> Iterator[str]:
-    """Serve the dashboard in threads of this process while the block runs; gives the study's address.
+    """Serve the dashboard from threads of this process while the block runs; yields the address of the study's page.
 
-    Raises InputError if it would be open to others without a password, or cannot listen there.
+    Raises InputError if other machines could reach it without a password, or if it cannot listen at the address.
     """
     password = read_password(web.password_file)
     if password is None and not is_loopback(web.host):
         raise InputError(
-            f"--host {web.host}: others could delete the study, for the dashboard asks nobody who they are; give a "
-            f"password with --password-file or {PASSWORD_VARIABLE}"
+            f"--host {web.host}: without a password others could delete the study; give one with --password-file or "
+            f"{PASSWORD_VARIABLE}"
         )
-    # Requests come in several threads, so the server has connections of its own.
+    # Several threads handle requests, so the server needs its own connections.
     storage = shared.store.database.storage_for_threads()
     study = optuna.load_study(storage=storage, study_name=spec.name)
     here = Shared(Store(study, shared.store.database), shared.artifacts, shared.prefix)

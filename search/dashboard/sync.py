@@ -1,4 +1,4 @@
-"""Notes, figures and artifacts in the study's database, where the dashboard finds them, brought up to date."""
+"""Keep the notes, figures and artifacts that the dashboard shows up to date in the study's database."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _EVERY_S = 2.0
 
 
 class Sync(threading.Thread):
-    """Follows a study; writes only when a trial has ended."""
+    """A thread that follows a study and writes only when a trial has ended."""
 
     def __init__(self, study: Study, spec: StudySpec, study_file: str) -> None:
-        """`study`: on a storage that several threads may use."""
+        """`study`: must be on a storage that several threads may use."""
         super().__init__(name="sync", daemon=True)
         self._study, self._spec, self._study_file = study, spec, study_file
         self._noted: dict[int, tuple[Record, bool]] = {}
@@ -38,15 +38,15 @@ class Sync(threading.Thread):
     def run(self) -> None:
         last = False
         while True:
-            # Away, and it comes back; or damaged, which whoever works on the study says.
+            # The database may be unreachable for a while; if it is damaged, the study's workers report that.
             with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError, InputError):
                 self.refresh()
             if last:
                 return
-            last = self._ended.wait(_EVERY_S)  # and once more, for what ended meanwhile
+            last = self._ended.wait(_EVERY_S)  # refresh once more, for trials that ended meanwhile
 
     def end(self) -> None:
-        """Stop, after what is being written if that is soon done; what is lacking comes with the next dashboard."""
+        """Stop, waiting half a second for writes in progress; the next dashboard writes what is missing."""
         self._ended.set()
         self.join(timeout=0.5)
 
@@ -63,7 +63,7 @@ class Sync(threading.Thread):
         page.write_note(None, study_note(self._spec, found, dense, self._study_file))
         figures = {"pareto": trade_off_figure(self._spec, found, dense)} | network_figures(top, dense)
         for name, figure in figures.items():
-            figure.update_layout(height=None)  # as high as the dashboard's boxes
+            figure.update_layout(height=None)  # fill the dashboard's boxes
             save_plotly_graph_object(study, figure, graph_object_id=name)
         self._begun = True
         for r in sorted(changed, key=lambda r: (r != top, -r.number)):
@@ -75,9 +75,9 @@ class Sync(threading.Thread):
 
 
 class _Page:
-    """A study's notes and artifacts as the dashboard reads them; only what differs is written.
+    """A study's notes and artifacts in the form that the dashboard reads; only changes are written.
 
-    Finished trials take no more attributes of their own, so what belongs to a trial is the study's, too.
+    Finished trials accept no further attributes, so a trial's notes and artifacts are attributes of the study.
     """
 
     def __init__(self, study: Study) -> None:
@@ -85,7 +85,7 @@ class _Page:
         self._present = self._storage.get_study_system_attrs(self._study_id)
 
     def write_note(self, trial_id: int | None, note: str) -> None:
-        """The study's note, or a trial's."""
+        """Write the note of a trial, or of the study if `trial_id` is None."""
         about = self._study if trial_id is None else Trial(self._study, trial_id)
         before = get_note(about)
         text = with_tail(note, before)
@@ -93,7 +93,7 @@ class _Page:
             save_note(about, text)
 
     def name_artifacts(self, trial_id: int, number: int) -> None:
-        """Say which files a trial has."""
+        """List a trial's files as its artifacts."""
         for file in FILES:
             name = artifact_id(self._study_id, number, file)
             kind = mimetypes.guess_type(file)[0] or "application/octet-stream"

@@ -1,1 +1,1 @@
-"""A trial's network as files that leave: exports, its card, its grade, the hand-in zip."""
+"""A trial's network as files for others: exports, the model card, the grade, the hand-in zip."""

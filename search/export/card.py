@@ -1,4 +1,4 @@
-"""The model card: what a network is, what it can do, where it comes from; as JSON and as Markdown."""
+"""The model card, as JSON and as Markdown: what the network is, how well it does, and how it was made."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def make_card(
 ) -> dict[str, Any]:
     """The card as a JSON-ready value.
 
-    `recipe`: as the trial kept it. `weights`: the hash of the network's weights. `test`: its grade, if
-    there is one.
+    `recipe`: as stored with the trial. `weights`: the hash of the network's weights. `test`: its grade, if it has one.
     """
     return {
         "network": "MobileNetV2, pruned",
@@ -62,7 +61,7 @@ def make_card(
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
-    """The card for people."""
+    """The card as Markdown."""
     accuracy, test = card["accuracy"], card["test"]
     rows = [
         ("operations", f"{card['mflops']:.3f} MFLOPs at 224 px ({card['mflops_removed']:.1%} removed)"),
@@ -99,7 +98,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             *_table(("", ""), rows),
             "## Files",
             "",
-            "Each was loaded again and compared with the network; the difference is the largest of an output.",
+            "Each file was loaded back; the difference is the largest in any output between it and the network.",
             "",
             *_table(("file", "bytes", "largest difference"), files),
             "## Channels",
@@ -110,9 +109,9 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             *(
                 _table(("sampled", "value"), sampled)
                 if sampled
-                else ["Nothing was sampled: the study file says it.", ""]
+                else ["Nothing was sampled: the study file fixes the recipe.", ""]
             ),
-            "All of it is in the JSON beside this file. This gives it again:",
+            "The JSON beside this file holds the whole recipe. This command reproduces the network:",
             "",
             f"    {card['command']}",
             "",

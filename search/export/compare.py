@@ -37,9 +37,9 @@ def comparison(
 ) -> list[dict[str, Any]]:
     """A JSON-ready row for every network; `accuracy` and `score` on the test images are None without `data`.
 
-    `threads`: that latency is measured with. Raises InputError if a file holds no MobileNetV2.
+    `threads`: the threads with which latency is measured. Raises InputError if a file holds no MobileNetV2.
     """
-    models = [load_network(path) for path in paths]  # a bad file is told before anything is computed
+    models = [load_network(path) for path in paths]  # report a bad file before computing anything
     rows = []
     for path, model in zip(paths, models, strict=True):
         mflops, params = count(model)
@@ -65,7 +65,7 @@ def comparison(
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as text, best score first where there is one."""
+    """The rows as a text table, best score first if there are scores."""
     stages = list(rows[0]["mflops_by_stage"])
     titles = ["model", "MFLOPs", *(stage.replace("stage", "s") for stage in stages), "parameters", "bytes", "ms",
               "accuracy", "score"]  # fmt: skip
@@ -91,7 +91,7 @@ def _cells(row: dict[str, Any], stages: Sequence[str]) -> list[str]:
 
 
 def weight_figures(before: MobileNetV2, after: MobileNetV2) -> dict[str, go.Figure]:
-    """Of two networks of equal widths: parameters by layer, distributions of weights, the mask of a small tensor."""
+    """Figures of two networks of equal widths: weights by layer, their distributions, the mask of a small tensor."""
     old, new = ({name: w.detach() for name, w in weights(model).items()} for model in (before, after))
     nonzero = {name: int(torch.count_nonzero(weight)) for name, weight in new.items()}
     masked = [name for name, weight in new.items() if looks_masked(weight)]

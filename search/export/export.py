@@ -1,4 +1,4 @@
-"""What leaves a study: the report, and a trial's network in the forms its users need, with its card."""
+"""Export a study's results: the report, and a trial's network in several formats, with its card."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from search.trial.context import measure_latency
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A network that was written."""
+    """An exported network."""
 
     trial: int
     files: list[Exported]
     card: dict[str, Any]
     card_file: Path
-    """JSON; the Markdown lies beside it."""
+    """The card as JSON; the Markdown is beside it."""
 
 
 def finish(
@@ -50,7 +50,7 @@ def finish(
 ) -> dict[str, Any]:
     """Write the report, export the best network and grade it, once, on the test images.
 
-    Returns the study's summary; if there is a best trial, with `file` (the network) and `test` (its grade).
+    Returns the study's summary and, if there is a best trial, `file` (the network), `test` (its grade) and `card`.
     """
     study = shared.store.study
     write_report(study, spec, folder.report)
@@ -73,9 +73,9 @@ def export_trial(
     data: Dataset | None,
     progress: Progress,
 ) -> Export:
-    """Write a finished trial's network, the best one's if none is named, and its card into the folder `out`.
+    """Write a finished trial's network and its card into the folder `out`. `number`: the trial (default: the best).
 
-    `data`: to grade it on the test images, if that has not been done; None: it is not graded now.
+    `data`: grades the network on its test images, unless it is graded already; None: the network is not graded now.
 
     Raises InputError if there is no such trial, or its files are out of reach.
     """
@@ -122,12 +122,12 @@ def export_trial(
 def _kept_grade(card: dict[str, Any]) -> Grade | None:
     try:
         return Grade(**card["test"])
-    except (KeyError, TypeError):  # not graded, or by a version that measured less
+    except (KeyError, TypeError):  # not graded, or graded by a version with fewer figures
         return None
 
 
 def find_trial(study: Study, spec: StudySpec, number: int | None) -> FrozenTrial:
-    """A finished trial; the best one if none is named. Raises InputError if there is none."""
+    """The finished trial of that number (default: the best one). Raises InputError if there is none."""
     found = records(study)
     if number is None:
         top = best(found)
@@ -140,15 +140,15 @@ def find_trial(study: Study, spec: StudySpec, number: int | None) -> FrozenTrial
 
 
 def nothing_to_export(spec: StudySpec, found: Sequence[Record]) -> InputError:
-    """The error for a study without a best trial; its status is that of the study's end."""
+    """The error for a study without a best trial; its exit status is that of the study's ending."""
     without = ending(found)
     assert without is not None
-    status = without.status or ExitStatus.BAD_INPUT  # a study that is still under way has no end yet
+    status = without.status or ExitStatus.BAD_INPUT  # a running study has no ending yet
     return Failed(f"study {spec.name}: nothing to export. {without.text}", status)
 
 
 def trial_files(shared: Shared, spec: StudySpec, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder:
-    """A finished trial's files, fetched if they are elsewhere. Raises InputError if they are out of reach."""
+    """A finished trial's files, fetched if they are on another machine. Raises InputError if they are out of reach."""
     files = shared.finished_folder(folder, trial)
     if files is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Grade a finished network as the course does: on the test images, by the file that is handed in."""
+"""Grade a finished network as the course does: on the test images, from the file that is handed in."""
 
 from __future__ import annotations
 
@@ -18,34 +18,37 @@ from search.terminal.progress import Progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
-    """What the grader would see in a file."""
+    """The figures that the grader would find for a file."""
 
     mflops: float
     accuracy: float
     """On all test images."""
     accuracy_drop_last: float
-    """On those the course's grader sees: its loader drops the last batch of fewer than 64."""
+    """On the test images that the course's grader sees: its loader drops the last batch if it has fewer than 64."""
     score: float
     """From `accuracy`."""
     score_drop_last: float
     """From `accuracy_drop_last`."""
     params: int
     size_bytes: int
-    """Of the file."""
+    """The size of the file."""
     nonzero_params: int
-    """Masks make them fewer, but neither the operations nor the file."""
+    """Masks reduce them, but neither the operations nor the file's size."""
     compressed_bytes: int
-    """Of the network as one pickled module."""
+    """The compressed size of the network as one pickled module."""
     originates_from_mobilenetv2: bool
 
 
 def grade(
     path: Path, data: Dataset, rule: ScoreRule, resolution: int, device: torch.device, progress: Progress
 ) -> Grade:
-    """Load the file safely and classify the test images. Raises InputError if it holds no MobileNetV2."""
+    """Load the file, running no code of it, and classify the test images.
+
+    Raises InputError if it holds no MobileNetV2 for the data's classes.
+    """
     model = load_network(path).to(device)
     if classes(model) != data.classes:
-        raise InputError(f"{path}: tells {classes(model)} classes apart, {data.name} has {data.classes}")
+        raise InputError(f"{path}: has {classes(model)} classes, {data.name} has {data.classes}")
     mflops, params = count(model)
     with progress.task(f"grading {path.name}", len(data.test)) as bar:
         right = evaluate(model, data.test, resolution=resolution, on_images=bar.advance)

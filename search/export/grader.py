@@ -1,10 +1,10 @@
-"""The course's grading of a hand-in zip, step by step, in a process that knows nothing of this program.
+"""Grade a hand-in zip by the course's own steps, in a process that imports nothing of this program.
 
     python grader.py ZIP TEST [--resolution 224]
 
-TEST: the folder with `cifar-10-batches-py`, or a .pt file with `images` (uint8, N x 3 x H x W) and `labels`. It needs
-torch, torchvision and torch-pruning only. Every line that it prints is a JSON object: `{"done": images}` as it goes
-along, and in the end what it found, or `{"refused": why}`.
+TEST: the folder with `cifar-10-batches-py`, or a .pt file with `images` (uint8, N x 3 x H x W) and `labels`. The script
+needs only torch, torchvision and torch-pruning. Every line of its output is a JSON object: `{"done": images}` during
+the evaluation and, at the end, the figures or `{"refused": why}`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Refused(Exception):
-    """The grader would not take this."""
+    """The grader would refuse the zip."""
 
 
 def read(path: Path) -> tuple[Any, int]:
-    """(the network in the zip, its size in bytes)."""
+    """Read the zip; returns (the network in it, the size of its file in bytes)."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[Any, int]:
 
 
 def check(model: Any) -> None:
-    """Is it still a MobileNetV2: the same blocks in the same order, no foreign layer?"""
+    """Raise Refused unless the network is a MobileNetV2: the same blocks in the same order, no foreign layer."""
     if type(model) is not MobileNetV2:
         raise Refused(f"model/mobilenet.pth holds a {type(model).__name__}, not a MobileNetV2")
     expected = [(name, type(part)) for name, part in torchvision.models.mobilenet_v2().named_modules()]
@@ -65,7 +65,7 @@ def check(model: Any) -> None:
 
 
 def test_images(where: Path, resolution: int) -> Dataset[Any]:
-    """The test images as the grader prepares them: resized by PIL, normalised."""
+    """The test images as the grader prepares them: resized with PIL, then normalised."""
     prepare = torchvision.transforms.Compose(
         [
             torchvision.transforms.Resize((resolution, resolution)),
@@ -88,7 +88,7 @@ def test_images(where: Path, resolution: int) -> Dataset[Any]:
 
 
 def accuracy(model: torch.nn.Module, batches: Iterable[Any]) -> float:
-    """The share of the images that it classifies right."""
+    """The share of the images that the network classifies correctly."""
     right = seen = 0
     with torch.no_grad():
         for images, labels in batches:

@@ -1,4 +1,4 @@
-"""Sensitivity scans of a network, kept on disk point by point."""
+"""Sensitivity scans of a network, saved point by point."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from search.terminal.progress import Progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanSettings:
-    """What a scan's figures depend on, beside the sparsities."""
+    """Everything that a scan's accuracies depend on, apart from the sparsities."""
 
     what: str
     """weights or channels."""
     importance: str
     weights: str
-    """Stands for the network's weights."""
+    """The hash of the network's weights."""
     data: str
     images: int
-    """The first so many of the holdout."""
+    """How many images of the holdout are used, from the first."""
     resolution: int
 
 
@@ -44,10 +44,10 @@ def sensitivity(
     path: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Find accuracy against sparsity, going on from what the file holds; returns its JSON-ready content.
+    """Measure accuracy against sparsity, skipping the points that the file already holds; returns its content.
 
-    `settings`, `dense` (accuracy of the network as it is), and `points` (name, sparsity, accuracy). The file is written
-    after every point.
+    The content is JSON-ready: `settings`, `dense` (the accuracy of the unpruned network) and `points` (name, sparsity,
+    accuracy). The file is written after every point.
 
     Raises InputError if the file belongs to another scan.
     """
@@ -95,10 +95,9 @@ def curves(found: dict[str, Any]) -> dict[str, dict[float, float]]:
 
 
 def spread_over(model: MobileNetV2, found: dict[str, Any], nonzero: float) -> dict[str, float]:
-    """A sparsity for every layer such that so much of all parameters is not zero
-    (`pruner.weights.sensitivity.allocate_sparsity`).
+    """Allocate sparsities to the layers so that the share `nonzero` of all parameters is not zero.
 
-    Raises InputError if the scan does not go so far.
+    See `pruner.weights.sensitivity.allocate_sparsity`. Raises InputError if the scan does not go far enough.
     """
     sizes = {name: weight.numel() for name, weight in weights(model).items()}
     params = sum(parameter.numel() for parameter in model.parameters())
@@ -107,7 +106,7 @@ def spread_over(model: MobileNetV2, found: dict[str, Any], nonzero: float) -> di
 
 
 def table(found: dict[str, Any]) -> str:
-    """The scan as text: a line for each layer, a column for each sparsity."""
+    """The scan as a text table: a row for each layer, a column for each sparsity."""
     by_name = curves(found)
     sparsities = sorted({sparsity for curve in by_name.values() for sparsity in curve})
     wide = max((len(name) for name in by_name), default=0)

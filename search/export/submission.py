@@ -1,4 +1,4 @@
-"""The hand-in zip, as the course wants it, graded by the grader's own steps before it is handed over."""
+"""The hand-in zip that the course requires, graded by the grader's own steps before it is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pruner.system.files import write_whole
 from search.terminal.progress import Progress
 
 _GRADER = Path(__file__).with_name("grader.py")
-"""Run as a script, never imported: nothing of this program takes part."""
+"""Run as a script, never imported, so that nothing of this program takes part."""
 
 
 def submit(
@@ -34,9 +34,9 @@ def submit(
     resolution: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Write `<student>.zip` into the folder `out`; returns what the grader sees, with the `file`.
+    """Write `<student>.zip` into the folder `out`; returns the grader's figures and the `file`.
 
-    The file is there only if the grader's steps, on the file in the zip and in a clean process, take it.
+    The zip is written only if it passes the grader's steps in a clean process.
 
     Raises InputError if something cannot be packed or the grader would refuse it.
     """
@@ -62,7 +62,7 @@ def submit(
 
 
 def _check_notebook(path: Path) -> None:
-    """Is it a Jupyter notebook? Nothing else is asked of it."""
+    """Raise InputError unless the file is a Jupyter notebook; its content is not checked further."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -74,7 +74,7 @@ def _check_notebook(path: Path) -> None:
 
 
 def _test_images(data: Dataset, root: Path | None, place: Path) -> Path:
-    """Where the grader finds them: CIFAR-10's folder, or a file with the images of another data set."""
+    """Where the grader finds the test images: CIFAR-10's folder, or a file written for another data set."""
     if data.name == "cifar10":
         return cifar10_folder(root)
     path = place / "test.pt"
@@ -83,9 +83,9 @@ def _test_images(data: Dataset, root: Path | None, place: Path) -> Path:
 
 
 def _grade(packed: Path, test: Path, resolution: int, images: int, progress: Progress) -> dict[str, Any]:
-    """What the grader's steps find, carried out by a Python that imports nothing of ours."""
+    """Run the grader's steps in a Python that imports nothing of this program; returns their last line."""
     command = [sys.executable, "-I", str(_GRADER), str(packed), str(test), "--resolution", str(resolution)]
-    # glibc keeps freed memory then (see `pruner.system.machine`); the steps themselves stay as they are.
+    # These make glibc keep freed memory (see `pruner.system.machine`); the steps themselves are unchanged.
     environment = {**os.environ, "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
     last: dict[str, Any] = {}
     with (

@@ -1,1 +1,1 @@
-"""Whether a study's files and database agree, and bringing them together."""
+"""Check whether a study's files and database agree, and repair them."""

@@ -1,4 +1,4 @@
-"""Do a study's files and its database agree? Finds what does not; `search.integrity.fix` fixes it."""
+"""Find where a study's files and its database disagree; `search.integrity.fix` fixes it."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from search.terminal.progress import Progress
 _NEEDED = ("recipe.json", "plan.json", "model.pth", "measurement.json")
 """The files that every finished trial has."""
 _CLOSE = 1e-9
-"""Figures are written with all their digits; JSON and databases give the same back."""
+"""The relative tolerance. Figures are written with all digits, so JSON and databases return the same values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that does not agree."""
+    """A disagreement, or a damaged or left-over file."""
 
     trial: int | None
     what: str
     remedy: str
-    """What fixing does (see `search.integrity.fix`); empty: nothing can be done here."""
+    """What fixing does (see `search.integrity.fix`); empty if it cannot be fixed here."""
     fix: Callable[[], object] | None = field(default=None, compare=False)
-    """Does it, unless the trial must be made again."""
+    """Fixes it, unless the trial must be run again."""
     retrain: tuple[Path, ...] | None = None
-    """The damaged files, if the trial must be made again to fix it."""
+    """The damaged files, if the trial must be run again."""
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """A JSON-ready form for scripts."""
         return {"trial": self.trial, "what": self.what, "remedy": self.remedy}
 
 
 def find_problems(shared: Shared, folder: StudyFolder, progress: Progress) -> list[Problem]:
-    """Read everything, change nothing. Workers may be at work meanwhile. Raises Damaged if the database is."""
+    """Check everything, change nothing. Workers may run meanwhile. Raises Damaged if the database is damaged."""
     store = shared.store
     store.database.verify()
     trials = store.study.get_trials(deepcopy=False)
@@ -62,11 +62,11 @@ def find_problems(shared: Shared, folder: StudyFolder, progress: Progress) -> li
 
 
 def _finished_trial(trial: FrozenTrial, shared: Shared, folder: StudyFolder) -> list[Problem]:
-    """What is wrong with a finished trial's files."""
+    """Problems with a finished trial's files."""
     here = folder.trial(trial.number)
     if not here.path.exists() and shared.artifacts is None and not shared.store.database.on_one_machine:
         where = Figures.load(trial).worker or "an unknown worker"
-        return [Problem(trial.number, f"has no files here; they are where {where} was", "")]
+        return [Problem(trial.number, f"has no files here; they are on the machine of {where}", "")]
     try:
         shared.finished_folder(folder, trial)
     except InputError as error:
@@ -77,13 +77,13 @@ def _finished_trial(trial: FrozenTrial, shared: Shared, folder: StudyFolder) -> 
     what = "; ".join(f"{path.name} {reason}" for path, reason in wrong.items())
     if [path.name for path in wrong] == ["checkpoint.pt"]:
         (path,) = wrong
-        return [Problem(trial.number, what, "delete it; a finished trial does without", path.unlink)]
-    remedy = "make it again, going on from its last whole checkpoint"
+        return [Problem(trial.number, what, "delete it; a finished trial does not need it", path.unlink)]
+    remedy = "run it again from its last undamaged checkpoint"
     return [Problem(trial.number, what, remedy, retrain=tuple(wrong))]
 
 
 def _wrong_files(home: Path, trial: FrozenTrial) -> dict[Path, str]:
-    """File -> what is wrong with it. Reads every file once and builds no network, unless there are no checksums."""
+    """File -> what is wrong with it. Reads every file once; builds the network only if there are no checksums."""
     sums: dict[str, object] = {}
     wrong: dict[Path, str] = {}
     if (home / CHECKSUMS).exists():  # trials of earlier versions have none
@@ -109,7 +109,7 @@ def _wrong_content(path: Path, trial: FrozenTrial, sums: Mapping[str, object]) -
         try:
             with path.open("rb", buffering=0) as file:
                 return "" if sums[path.name] == checksum(file) else "is damaged"
-        except OSError as error:  # the disk does not give it back
+        except OSError as error:  # a disk error
             return f"cannot be read ({error.strerror})"
     if path.name == "model.pth":
         return _model(path, trial)
@@ -134,7 +134,7 @@ _FIGURES = {"recipe.json": _recipe, "plan.json": _plan, "measurement.json": _mea
 
 
 def _model(path: Path, trial: FrozenTrial) -> str:
-    """Of a trial without checksums: build the network."""
+    """Check the network of a trial without checksums by building it."""
     from pruner.measurement.measure import count
     from pruner.network.loading import load_network
 
@@ -195,7 +195,7 @@ def _damaged_files(folder: StudyFolder) -> list[Problem]:
 
 
 def _leftovers(folder: StudyFolder) -> list[Path]:
-    """What was left where nobody is writing."""
+    """Temporary files that killed processes left in folders where nobody is writing."""
     found = []
     for home in (folder.path, folder.scores_folder, folder.export, *folder.trial_folders()):
         if home.parent == folder.trials:

@@ -1,4 +1,4 @@
-"""Fixing a study: what `search.integrity.check` found and said it could do."""
+"""Fix the problems that `search.integrity.check` finds."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from search.workers.setup import Setup
 
 
 def fix(problems: Sequence[Problem], ready: Setup) -> list[str]:
-    """Do what the problems' remedies say; returns a line for each that could not be fixed."""
+    """Carry out the problems' remedies; returns a line for each problem that could not be fixed."""
     left = []
-    for problem in sorted(problems, key=lambda problem: problem.retrain is not None):  # it needs what the rest fixes
+    for problem in sorted(problems, key=lambda problem: problem.retrain is not None):  # may need the others
         if problem.retrain is not None and problem.trial is not None:
             with ExitStack() as held:
                 folder = ready.context.folder.trial(problem.trial)
                 held.enter_context(locked(folder.lock))
-                # A trial with a measurement counts as finished, so that goes, too.
+                # A trial with a measurement counts as finished, so the measurement is deleted, too.
                 for path in (*problem.retrain, folder.path / "measurement.json"):
                     path.unlink(missing_ok=True)
                 left += _make_again(ready.store.study.trials[problem.trial], ready.context, folder)
@@ -41,22 +41,22 @@ def fix(problems: Sequence[Problem], ready: Setup) -> list[str]:
 
 
 def _make_again(trial: FrozenTrial, context: Context, folder: TrialFolder) -> list[str]:
-    """Run a finished trial once more: the same seed and threads give the same network, and so the same figures."""
+    """Run a finished trial again: the same seed and threads give the same network, and so the same figures."""
     torch.set_num_threads(Figures.load(trial).threads or torch.get_num_threads())
     again = run_trial(recipe(trial.params, context.spec), context, folder, _Silent(f"trial {trial.number}")).measurement
     before = Figures.load(trial).accuracy
     assert before is not None  # it is finished
     if again.accuracy != before:
         return [
-            f"trial {trial.number}: made again, it has {again.accuracy:.2%} of the holdout; the database, which "
-            f"finished trials are not changed in, says {before:.2%} (another machine, or another version of torch?)"
+            f"trial {trial.number}: run again, it reaches {again.accuracy:.2%} on the holdout, but the database says "
+            f"{before:.2%} and keeps that for a finished trial (another machine, or another version of torch?)"
         ]
     return []
 
 
 @dataclass(frozen=True, slots=True)
 class _Silent:
-    """Looks on at a trial whose end the database knows already."""
+    """Ignores the progress of a trial whose result the database already has."""
 
     title: str
 

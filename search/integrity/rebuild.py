@@ -1,4 +1,4 @@
-"""A study's database, built anew from its trials' folders when the old one is damaged or gone."""
+"""Rebuild a study's database from its trials' folders when the old one is damaged or lost."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from search.study.spec import StudySpec
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What became of a study whose database was built anew."""
+    """The result of rebuilding a study's database."""
 
     trials: int
-    """How many it has."""
+    """The number of trials."""
     to_run: tuple[int, ...]
-    """Those that `run` takes up: they were under way, or nothing says how they ended."""
+    """The trials that `run` will continue or run again: they were running, or no file records how they ended."""
     aside: Path | None
-    """Where the damaged file is now, if there was one."""
+    """Where the damaged file is kept, if there was one."""
 
     def __str__(self) -> str:
         parts = [f"A new database was built from the files of {self.trials} trials."]
@@ -51,19 +51,19 @@ class Rebuilt:
 
 
 def rebuild(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> Rebuilt:
-    """Build the study's database from the trials' files in `folder`; a damaged file is moved aside, never deleted.
+    """Build the study's database from the trials' files in `folder`; a damaged database is moved aside, never deleted.
 
-    Finished trials come back as they were told to Optuna. A trial that was under way keeps its number and what it
-    sampled, and goes on from its checkpoint. A number whose files are not here is drawn, and run, again. What people
-    wrote in the dashboard is lost, and so are trials that somebody had queued.
+    Finished trials are restored as they were told to Optuna. A running trial keeps its number and sampled parameters,
+    and continues from its checkpoint. A trial whose files are not here is sampled and run again. Notes written in the
+    dashboard and queued trials are lost.
 
-    Killed half-way, it can be given again. Raises InputError if a worker is at work on the study, or if the trials here
-    are those of another study file.
+    If it is killed half-way, it can be run again. Raises InputError if a worker is working on the study, or if the
+    trials belong to another study file.
     """
     for number, home in folder.begun_trials().items():
         with locked(home.lock, wait=False) as free:
             if not free:
-                raise InputError(f"study {spec.name}: a worker is at trial {number}; stop it first")
+                raise InputError(f"study {spec.name}: a worker is running trial {number}; stop it first")
     found = _trials(spec, folder)
     unknown = create_trial(state=TrialState.WAITING)
     trials = [found.get(number, unknown) for number in range(max(found, default=-1) + 1)]
@@ -79,7 +79,7 @@ def rebuild(spec: StudySpec, folder: StudyFolder, url: str | None = None) -> Reb
 
 
 def _trials(spec: StudySpec, folder: StudyFolder) -> dict[int, FrozenTrial]:
-    """Number -> trial, for the folders that hold a trial of this study."""
+    """Number -> trial, for every folder that holds a trial of this study."""
     begun = folder.begun_trials()
     found = {number: trial for number, home in begun.items() if (trial := _trial(spec, number, home))}
     if begun and not found:
@@ -91,7 +91,7 @@ def _trials(spec: StudySpec, folder: StudyFolder) -> dict[int, FrozenTrial]:
 
 
 def _trial(spec: StudySpec, number: int, home: TrialFolder) -> FrozenTrial | None:
-    """The trial in a folder, as far as its files tell; None if it is another study's."""
+    """Restore the trial in a folder from its files; None if it belongs to another study."""
     asked = _recipe(home)
     if (kept := read_trial(home)) and (asked is None or _gives(kept[0].params, asked, spec)):
         return kept[0]
@@ -105,7 +105,7 @@ def _trial(spec: StudySpec, number: int, home: TrialFolder) -> FrozenTrial | Non
 
 
 def _recipe(home: TrialFolder) -> Recipe | None:
-    """The recipe in a folder; None if it is damaged."""
+    """Read the recipe in a trial's folder; None if it is damaged."""
     try:
         return Recipe.from_json(_json(home)["recipe"])
     except (ValueError, KeyError):
@@ -113,7 +113,7 @@ def _recipe(home: TrialFolder) -> Recipe | None:
 
 
 def _json(home: TrialFolder) -> dict[str, Any]:
-    """What the recipe's file holds; nothing if it is damaged."""
+    """Read the recipe's file; empty if it is damaged."""
     try:
         found = read_json(home.path / "recipe.json")
     except ValueError:
@@ -129,7 +129,7 @@ def _gives(params: dict[str, Any], asked: Recipe, spec: StudySpec) -> bool:
 
 
 def _replace(path: Path, spec: StudySpec, folder: StudyFolder, trials: Sequence[FrozenTrial]) -> Path | None:
-    """Build the file beside the old one, then put it in its place; returns where the old one is now."""
+    """Build the file beside the old one, then swap them; returns where the old one is kept."""
     new = path.with_name(f".{path.name}.new")
     for ending in ("", *BESIDE):
         new.with_name(new.name + ending).unlink(missing_ok=True)
@@ -138,7 +138,7 @@ def _replace(path: Path, spec: StudySpec, folder: StudyFolder, trials: Sequence[
     database.engine.dispose()
     new.with_suffix(".lock").unlink()
     aside = path.with_name(f"{path.name}.damaged-{datetime.now():%Y%m%d-%H%M%S-%f}")
-    for ending in reversed(("", *BESIDE)):  # a journal that stayed would be played back into the new file
+    for ending in reversed(("", *BESIDE)):  # a journal left here would be replayed into the new file
         if (old := path.with_name(path.name + ending)).exists():
             old.rename(aside.with_name(aside.name + ending))
     new.rename(path)
@@ -146,12 +146,12 @@ def _replace(path: Path, spec: StudySpec, folder: StudyFolder, trials: Sequence[
 
 
 def _build_on_server(database: Database, spec: StudySpec, folder: StudyFolder, trials: Sequence[FrozenTrial]) -> None:
-    """Build it under another name first, so that nobody finds half a study."""
+    """Build the study under a temporary name, then rename it, so that nobody opens an incomplete study."""
     name = f"{spec.name} (being rebuilt)"
     storage = database.storage
     with database.alone(OPENING):
         for left in storage.get_all_studies():
-            if left.study_name == name:  # of an attempt that was killed
+            if left.study_name == name:  # left by an attempt that was killed
                 storage.delete_study(left._study_id)
         _fill(database, name, spec, folder, trials)
         rename = sqlalchemy.text("UPDATE studies SET study_name = :new WHERE study_name = :old")
@@ -174,7 +174,7 @@ def _fill(database: Database, name: str, spec: StudySpec, folder: StudyFolder, t
 
 
 def _dense(folder: StudyFolder) -> tuple[str | None, dict[str, Any] | None]:
-    """(the key of the dense network, its figures), as far as they are known."""
+    """(the key of the dense network, its figures); (None, None) if they are not known."""
     if kept := read_json(folder.dense_figures):
         return kept["key"], kept["figures"]
     return None, None

@@ -1,1 +1,1 @@
-"""Figures, the HTML report, and images, all drawn from records."""
+"""Figures, the HTML report, and images, all made from records."""

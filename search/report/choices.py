@@ -1,4 +1,4 @@
-"""Figures of studies that try out ways to do it: what they cost, and what they bring."""
+"""Figures of studies that compare methods: their accuracy and their cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search.results.records import Record, finished
 
 
 def choices_figure(found: Sequence[Record]) -> go.Figure:
-    """Accuracy against operations, a line for each combination of what trials chose from names and switches."""
+    """Accuracy against operations, with a line for each combination of categorical choices and switches."""
     lines: dict[str, list[Record]] = {}
     for r in finished(found):
         names = [_choice(key, value) for key, value in r.sampled.items() if isinstance(value, str | bool)]
@@ -33,11 +33,11 @@ def choices_figure(found: Sequence[Record]) -> go.Figure:
                 hovertemplate="%{customdata}<extra></extra>",
             )
         )
-    return styled(figure, "Accuracy by what was chosen", OPERATIONS, "holdout accuracy (%)", height=620)
+    return styled(figure, "Accuracy by choice", OPERATIONS, "holdout accuracy (%)", height=620)
 
 
 def _style(place: int) -> tuple[str, str]:
-    """Colour and symbol of the line in that place; the colours come round again with the next symbol."""
+    """The colour and symbol of the line at index `place`; colours repeat with the next symbol."""
     return SERIES[place % len(SERIES)], SYMBOLS[place // len(SERIES) % len(SYMBOLS)]
 
 
@@ -52,8 +52,7 @@ def _first(name: str) -> str:
 
 
 def variants_figure(found: Sequence[Record]) -> go.Figure:
-    """Accuracy against the work on a trial, from pruning to the last epoch: a line for each variant (and for each value
-    of what else was sampled)."""
+    """Accuracy against a trial's cost, from pruning to the last epoch: a line for each trial, coloured by variant."""
     figure = go.Figure()
     done = [r for r in finished(found) if r.cost]
     variants = list(dict.fromkeys(r.sampled["variant"] for r in done))

@@ -1,4 +1,4 @@
-"""Records -> plotly figures. Every figure is a pure function."""
+"""Plotly figures of a study. Every figure is a pure function of records."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SIZE = "parameters that are not zero (MB)"
 
 
 def history_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figure:
-    """The score of every finished trial, and the best so far; in a `sparse` study the size instead."""
+    """The score of every finished trial and the best so far; in a `sparse` study, the size instead."""
     done, sign = finished(found), -1e-6 if sparse else 1.0
     figure = go.Figure(
         go.Scatter(
@@ -68,14 +68,13 @@ def history_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figur
 
 
 def _best_so_far(done: Sequence[Record]) -> list[float]:
-    """Fitness; minus infinity before the first trial that meets the constraints."""
+    """The best fitness so far; minus infinity before the first trial that meets the constraints."""
     fitness = (r.fitness if r.feasible and r.fitness is not None else float("-inf") for r in done)
     return list(accumulate(fitness, max))
 
 
 def sizes_figure(found: Sequence[Record], dense: Dense | None) -> go.Figure:
-    """Size of what is not zero against holdout accuracy, for studies of masks: their Pareto front, the best, the dense
-    network."""
+    """Holdout accuracy against nonzero size, for studies of masks: trials, Pareto front, best, dense network."""
     done, top, figure = finished(found), best(found), go.Figure()
     front = pareto(found, "nonzero_bytes")
     line = {"color": GREEN, "width": 2, "shape": "hv"}
@@ -107,7 +106,7 @@ def sizes_figure(found: Sequence[Record], dense: Dense | None) -> go.Figure:
 
 
 def importances_figure(importances: Mapping[str, float]) -> go.Figure:
-    """How much of the result's variation each sampled parameter explains; the most important on top."""
+    """The share of the result's variation that each sampled parameter explains, the most important on top."""
     names = sorted(importances, key=lambda name: importances[name])
     figure = go.Figure(
         go.Bar(
@@ -123,10 +122,10 @@ def importances_figure(importances: Mapping[str, float]) -> go.Figure:
 
 
 def curves_figure(found: Sequence[Record]) -> go.Figure:
-    """Accuracy by epoch of every trial that has trained, from before retraining on; the best trial stands out."""
+    """Accuracy by epoch of every trial that trained, starting before retraining; the best trial stands out."""
     top, figure, named = best(found), go.Figure(), False
     shown = [r for r in found if r.curve and r.same_as is None]
-    for r in sorted(shown, key=lambda r: r == top):  # the best last, so on top
+    for r in sorted(shown, key=lambda r: r == top):  # the best comes last, so it is drawn on top
         first = 0 if r.accuracy_before is not None else 1
         values = ([r.accuracy_before] if first == 0 else []) + list(r.curve)
         is_best = r == top
@@ -156,7 +155,7 @@ def _megabytes(r: Record) -> float:
 
 
 def before_after_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figure:
-    """What each finished trial's network could do after pruning, and after retraining; in a `sparse` study by size."""
+    """Each finished trial's accuracy before and after retraining, by operations; in a `sparse` study, by size."""
     done = [r for r in finished(found) if r.accuracy_before is not None]
     sizes = [_megabytes(r) if sparse else r.mflops for r in done]
     figure = go.Figure()
@@ -180,4 +179,4 @@ def before_after_figure(found: Sequence[Record], *, sparse: bool = False) -> go.
                 hovertemplate=f"{name}: %{{y:.2f}} %<br>%{{customdata}}<extra></extra>",
             )
         )
-    return styled(figure, "What retraining brings back", _SIZE if sparse else OPERATIONS, "holdout accuracy (%)")
+    return styled(figure, "Accuracy regained by retraining", _SIZE if sparse else OPERATIONS, "holdout accuracy (%)")

@@ -1,4 +1,4 @@
-"""Figures as PNG or SVG, drawn by a Chrome or Chromium on this machine."""
+"""Write figures as PNG or SVG, rendered by a Chrome or Chromium on this machine."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pruner.system.files import write_out
 from search.terminal.progress import Progress
 
 _SIZE = {"width": 900, "scale": 2}
-"""Pixels, and how many of the image's there are to each."""
+"""The width in CSS pixels, and the image's pixels per CSS pixel."""
 _PATIENCE_S = 120.0
-"""For a browser to begin, and for each figure: far more than it takes, for machines that are held up."""
+"""The limit for the browser's start and for each figure: far more than either takes, for machines under load."""
 
 
 def write_images(
     figures: Mapping[str, go.Figure], folder: Path, format: str, progress: Progress, patience: float = _PATIENCE_S
 ) -> list[Path]:
-    """Write each figure as `<name>.<format>`; returns the files.
+    """Write each figure to `<name>.<format>`; returns the files.
 
-    Raises InputError if the package that drives the browser, or the browser, is not there or does not answer.
+    Raises InputError if the browser or the package that drives it is missing, or the browser does not respond.
     """
     need("kaleido", f"--images {format}", "images")
     from choreographer.browsers.chromium import Chromium
@@ -35,11 +35,11 @@ def write_images(
         raise InputError(
             f"--images {format}: needs a Chrome or Chromium (found by its usual names, or in BROWSER_PATH)"
         )
-    # In a thread of its own, for callers that have an event loop, as notebooks do.
+    # In a separate thread, because the caller may already run an event loop, as notebooks do.
     with ThreadPoolExecutor(1) as alone:
         try:
             return alone.submit(lambda: asyncio.run(_write(figures, folder, format, progress, patience))).result()
-        except (TimeoutError, RuntimeError) as error:  # what Kaleido and Choreographer raise are RuntimeErrors
+        except (TimeoutError, RuntimeError) as error:  # Kaleido and Choreographer raise RuntimeErrors
             raise InputError(f"--images {format}: {browser} does not work as a browser, or not in time") from error
 
 

@@ -15,7 +15,7 @@ Widths = Mapping[str, int]
 
 
 def layers_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
-    """Operations layer by layer, of the dense network and of one with `kept` widths."""
+    """Operations by layer, of the dense network and of one with `kept` widths."""
     figure, before = go.Figure(), layers(dense.widths, dense.classes)
     for found, label, color in ((before, "dense", LIGHT), (layers(kept, dense.classes), name, BLUE)):
         figure.add_trace(
@@ -29,7 +29,7 @@ def layers_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
             )
         )
     starts = {layer.stage.removeprefix("stage"): i for i, layer in reversed(list(enumerate(before)))}
-    ticks = {stage: starts[stage] for stage in "234567"}  # the first layers' names would have no room
+    ticks = {stage: starts[stage] for stage in "234567"}  # there is no room for the first layers' names
     figure.update_layout(barmode="group", bargap=0.15)
     figure.update_xaxes(tickvals=list(ticks.values()), ticktext=list(ticks), tickangle=0)
     return styled(
@@ -38,9 +38,10 @@ def layers_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
 
 
 def map_sizes_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
-    """Operations by the size of the map that a layer gives, of the dense network and of one with `kept` widths.
+    """Operations by size of the output feature map, of the dense network and of one with `kept` widths.
 
-    It answers why pruning 80 % of the channels does not remove 80 % of the work: few channels work on large maps.
+    The figure shows why pruning 80 % of the channels does not remove 80 % of the operations: the large maps have few
+    channels.
     """
     figure, before = go.Figure(), _by_side(layers(dense.widths, dense.classes))
     after = _by_side(layers(kept, dense.classes))
@@ -73,15 +74,15 @@ def map_sizes_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
 
 
 def _by_side(found: Sequence[Layer]) -> dict[str, float]:
-    """Size of the map -> MFLOPs of the layers with such an output."""
+    """Side of the output map -> MFLOPs of the layers with such an output."""
     total: dict[str, float] = {}
     for layer in found:
         total[str(layer.side)] = total.get(str(layer.side), 0.0) + layer.operations / 1e6
-    return {side: value for side, value in total.items() if side != "1"}  # the classifier: next to nothing
+    return {side: value for side, value in total.items() if side != "1"}  # the classifier: negligible
 
 
 def widths_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
-    """How many channels stay: hidden ones in every block, the head's, and those between the blocks of every stage."""
+    """The number of channels kept: hidden ones of every block, the head's, and the outputs of every stage."""
     ordered = sorted(GROUPS, key=lambda group: group.kind == "output")  # stable: hidden first, then outputs
     groups = [group.name for group in ordered]
     where = [

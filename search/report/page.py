@@ -1,4 +1,4 @@
-"""The report: a study, or several compared, as one HTML page that needs nothing else."""
+"""The report: one study, or a comparison of several, as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from search.storage.studies import dense_of
 from search.study.spec import StudySpec
 
 Figures = Mapping[str, go.Figure]
-"""Name, as in a file's name -> figure."""
+"""Name, as used in file names -> figure."""
 
 
 def study_figures(
     spec: StudySpec, found: Sequence[Record], importances: Mapping[str, float], dense: Dense | None
 ) -> dict[str, go.Figure]:
-    """All figures of a study for which there is something to show."""
+    """All figures of a study that have something to show."""
     figures = {
         "pareto": trade_off_figure(spec, found, dense),
         "history": plots.history_figure(found, sparse=spec.space.masks),
@@ -44,7 +44,7 @@ def study_figures(
 
 
 def trade_off_figure(spec: StudySpec, found: Sequence[Record], dense: Dense | None) -> go.Figure:
-    """What a study is about: accuracy against operations, or in a study of masks against size."""
+    """A study's main figure: accuracy against operations or, in a study of masks, against size."""
     return plots.sizes_figure(found, dense) if spec.space.masks else plots.pareto_figure(found, spec.score, dense)
 
 
@@ -61,7 +61,7 @@ def network_figures(r: Record | None, dense: Dense | None) -> dict[str, go.Figur
 
 
 def write_report(study: Study, spec: StudySpec, path: Path) -> dict[str, go.Figure]:
-    """Draw the study as it stands; returns the figures, too."""
+    """Write the report on the study's current state to `path`; returns the figures."""
     found = records(study)
     figures = study_figures(spec, found, importances(study), dense_of(study))
     write_out(path, study_report(spec, found, figures).encode())
@@ -69,7 +69,7 @@ def write_report(study: Study, spec: StudySpec, path: Path) -> dict[str, go.Figu
 
 
 def study_report(spec: StudySpec, found: Sequence[Record], figures: Figures) -> str:
-    """A study as a page."""
+    """The HTML report on one study."""
     sentences = [spec.about, headline(found)]
     if spec.space.masks:
         sentences.append("Masks make weights zero; they leave the operations as they are.")
@@ -77,13 +77,13 @@ def study_report(spec: StudySpec, found: Sequence[Record], figures: Figures) -> 
 
 
 def comparison_report(studies: Mapping[str, Sequence[Record]]) -> str:
-    """Several studies as a page."""
+    """The HTML report that compares several studies."""
     return page("Studies compared", standings(studies), {"studies": plots.studies_figure(studies)})
 
 
 def page(title: str, sentences: Sequence[str], figures: Figures, table: str = "") -> str:
-    """A page with figures, which may be printed. `table`: HTML."""
-    # On a phone plotly's tool bar would cover the titles; a double click resets what was zoomed.
+    """A printable HTML page with figures. `table`: HTML."""
+    # On a phone plotly's tool bar would cover the titles; a double click resets the zoom.
     config = {"responsive": True, "displaylogo": False, "displayModeBar": False}
     parts = [
         figure.to_html(full_html=False, include_plotlyjs=i == 0, config=config)
@@ -119,7 +119,7 @@ tr.best {{ font-weight: 600; background: #fdf1e7 }}
 {body}
 <div class="wide">{table}</div>
 <script>
-// Figures are as wide as the window; on paper as the page. (186 mm are 703 px.)
+// Figures are as wide as the window or, when printed, as the page (186 mm are 703 px).
 const fit = width => document.querySelectorAll(".plotly-graph-div").forEach(
   figure => Plotly.relayout(figure, width ? {{ autosize: false, width }} : {{ autosize: true, width: null }}));
 addEventListener("beforeprint", () => fit(700));

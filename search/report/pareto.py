@@ -1,4 +1,4 @@
-"""The figure of the trade-off: MFLOPs against accuracy, the Pareto front, lines of equal score."""
+"""The trade-off figure: accuracy against MFLOPs, with the Pareto front and lines of equal score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from search.study.score import ScoreRule
 
 
 def pareto_figure(found: Sequence[Record], rule: ScoreRule, dense: Dense | None = None) -> go.Figure:
-    """MFLOPs against holdout accuracy: all finished trials, their front, the best, the dense network, equal scores."""
+    """Accuracy against MFLOPs: finished trials, their front, the best, the dense network, and lines of equal score."""
     done, front, top = finished(found), pareto(found), best(found)
     figure = go.Figure()
     box = _around(done, rule, dense)
@@ -45,7 +45,7 @@ def pareto_figure(found: Sequence[Record], rule: ScoreRule, dense: Dense | None 
     predicted = any(r.predicted is not None for r in done)
     return styled(
         figure, "Accuracy against operations", OPERATIONS,
-        "accuracy predicted when trained through (%)" if predicted else "holdout accuracy (%)",
+        "predicted accuracy after training (%)" if predicted else "holdout accuracy (%)",
     )  # fmt: skip
 
 
@@ -83,14 +83,14 @@ def _points(found: Sequence[Record], name: str, marker: dict[str, Any]) -> go.Sc
 
 
 def _uncertainty(found: Sequence[Record]) -> dict[str, Any] | None:
-    """Bars of a standard deviation, where accuracies are predicted."""
+    """Error bars of one standard deviation; None if no accuracy is predicted."""
     if all(r.predicted is None for r in found):
         return None
     return {"type": "data", "array": [percent(r.predicted_std) for r in found], "color": LIGHT, "width": 0}
 
 
 def _round_scores(scores: Sequence[float]) -> list[float]:
-    """A handful of round scores that span those reached."""
+    """A few round scores that span those reached."""
     if not scores:
         return []
     low, high = min(scores), max(scores)
@@ -100,7 +100,7 @@ def _round_scores(scores: Sequence[float]) -> list[float]:
 
 
 def _equal_score(rule: ScoreRule, score: float, box: _Box) -> go.Scatter:
-    """The line on which every network earns the same, as far as it lies in the box, labelled at its upper end."""
+    """The part of the line of equal score that lies in the box, labelled at its upper end."""
     bends = [box.low, *({rule.accuracy_full} if box.low < rule.accuracy_full < box.high else ()), box.high]
     points = [(rule.mflops_at(score, accuracy), accuracy) for accuracy in bends]
     if points[-1][0] > box.right:  # it leaves through the right side
@@ -122,7 +122,7 @@ def _equal_score(rule: ScoreRule, score: float, box: _Box) -> go.Scatter:
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """The part of the plane that a figure shows: MFLOPs to the right, accuracy in [0, 1] upwards."""
+    """The region that a figure shows: MFLOPs to the right, accuracy in [0, 1] upwards."""
 
     left: float
     right: float
@@ -131,7 +131,7 @@ class _Box:
 
 
 def _around(done: Sequence[Record], rule: ScoreRule, dense: Dense | None) -> _Box:
-    """All trials and the accuracy without penalty, with a margin; the dense network, unless it is far to the right."""
+    """The box around all trials, the full-score accuracy and, unless it is far to the right, the dense network."""
     mflops = [r.mflops or 0.0 for r in done]
     accuracies = [r.expected or 0.0 for r in done] + [rule.accuracy_full]
     if dense and (not mflops or dense.mflops < 2.5 * max(mflops)):

@@ -1,4 +1,4 @@
-"""Figures of predictions: what was predicted against what came."""
+"""Figures of predictions: predicted against reached accuracies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search.study.section import Observation
 
 
 def predictor_figure(networks: Sequence[Observation], predictions: Sequence[Prediction]) -> go.Figure:
-    """What the other networks predict of each, against what it reached."""
+    """Each network's reached accuracy against the one predicted from the other networks."""
     ends = [percent(value) for value in (*(p.accuracy for p in predictions), *(final for *_, final in networks))]
     low, high = min(ends) - 0.5, max(ends) + 0.5
     figure = go.Figure()
@@ -27,17 +27,17 @@ def predictor_figure(networks: Sequence[Observation], predictions: Sequence[Pred
             mode="markers",
             marker={"color": BLUE, "size": 9},
             name="networks",
-            customdata=[f"{mflops:.2f} MFLOPs, {seen:.1%} at first" for mflops, seen, _ in networks],
+            customdata=[f"{mflops:.2f} MFLOPs, {seen:.1%} untrained" for mflops, seen, _ in networks],
             hovertemplate="%{customdata}<br>predicted %{x:.2f} %, reached %{y:.2f} %<extra></extra>",
         )
     )
     return styled(
-        figure, "Predicted by the other networks, and reached", "predicted (% of the holdout)", "reached (%)"
+        figure, "Reached against predicted by the other networks", "predicted (% of the holdout)", "reached (%)"
     )  # fmt: skip
 
 
 def finalists_figure(ways: Sequence[Sequence[Stop]]) -> go.Figure:
-    """Every finalist from the search on: what it was thought to reach after each part, and in the end what it did."""
+    """Every finalist's path: the accuracy predicted after each part of the study, and the one finally reached."""
     figure = go.Figure()
     for i, way in enumerate(ways):
         predicted = [stop for stop in way if stop.record.predicted is not None]

@@ -13,10 +13,10 @@ from search.results.records import Record, finished, pareto
 
 
 def studies_figure(studies: Mapping[str, Sequence[Record]]) -> go.Figure:
-    """Several studies: their Pareto fronts, and the best score against what it cost.
+    """Compare several studies: their Pareto fronts, and the best score against cost.
 
-    Of a study that evaluates untrained candidates and then trains the best, the front is that of the trained networks;
-    predicted scores are a pale line of their own.
+    If a study evaluates untrained candidates and then trains the best, its front shows only the trained networks, and
+    its predicted scores are a separate pale line.
     """
     figure = make_subplots(
         rows=2, cols=1, vertical_spacing=0.18, subplot_titles=("Pareto fronts", "best score so far")

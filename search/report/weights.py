@@ -11,13 +11,13 @@ from plotly.subplots import make_subplots
 from search.report.style import BLUE, DASHES, LIGHT, ORANGE, percent, styled
 
 _BAR = 1.5
-"""The course's line: where the error is so many times the dense network's."""
+"""The course's limit on the error, as a multiple of the dense network's error."""
 
 
 def sensitivity_figure(curves: Mapping[str, Mapping[float, float]], dense: float, images: int) -> go.Figure:
-    """Accuracy against sparsity, a line for each layer (or stage), from dark (first) to light (last).
+    """Accuracy against sparsity, with a line for each layer (or stage), from dark (first) to light (last).
 
-    With the line that the course draws: 100 - 1.5 x the dense network's error, in percent.
+    A dotted line marks the course's limit: 100 - 1.5 x the dense network's error, in percent.
     """
     figure = go.Figure()
     shades = sample_colorscale("Viridis", [i / max(1, len(curves) - 1) * 0.9 for i in range(len(curves))])
@@ -44,7 +44,7 @@ def sensitivity_figure(curves: Mapping[str, Mapping[float, float]], dense: float
 
 
 def parameters_figure(sizes: Mapping[str, int], nonzero: Mapping[str, int] | None = None) -> go.Figure:
-    """Weights by layer; with `nonzero`, those that are left."""
+    """The number of weights by layer; with `nonzero`, also of those that are not zero."""
     figure = go.Figure(go.Bar(x=list(range(len(sizes))), y=list(sizes.values()), name="weights",
                               marker={"color": LIGHT}, customdata=list(sizes),
                               hovertemplate="%{customdata}: %{y:,}<extra></extra>"))  # fmt: skip
@@ -60,7 +60,7 @@ def parameters_figure(sizes: Mapping[str, int], nonzero: Mapping[str, int] | Non
 def distributions_figure(
     before: Mapping[str, Sequence[int]], after: Mapping[str, Sequence[int]], edges: Mapping[str, Sequence[float]]
 ) -> go.Figure:
-    """Histograms of the weights that are not zero, layer by layer: name -> counts, between the layer's `edges`."""
+    """Histograms of each layer's nonzero weights: layer name -> counts, between the layer's `edges`."""
     columns = 4
     rows = -(-len(before) // columns)
     figure = make_subplots(
@@ -83,7 +83,7 @@ def distributions_figure(
 
 
 def mask_figure(kept: Sequence[Sequence[bool]], name: str) -> go.Figure:
-    """The mask of one small tensor as a picture: rows are filters, dark is what stays."""
+    """The mask of one small tensor as an image: rows are filters, kept weights are dark."""
     figure = go.Figure(
         go.Heatmap(z=[[int(value) for value in row] for row in kept], colorscale=[[0, "white"], [1, BLUE]],
                    showscale=False, xgap=1, ygap=1)

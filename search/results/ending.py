@@ -1,4 +1,4 @@
-"""How a study ended, judged by its trials: is there a network to hand over, and if not, why not?"""
+"""How a study ended, judged by its trials: is there a network to export, and if not, why not?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What a study without a best network comes to."""
+    """The result of a study without a best network."""
 
     status: ExitStatus
     text: str
@@ -26,7 +26,7 @@ _BEGUN = Ending(ExitStatus.DONE, "No trial has finished yet.")
 
 
 def ending(found: Sequence[Record]) -> Ending | None:
-    """Why there is no best trial; None if there is one. Trials that are still under way are not judged."""
+    """Why there is no best trial; None if there is one. Running trials are not judged."""
     ended = [r for r in found if r.state not in ("running", "waiting")]
     if any(r.state == "done" and r.feasible for r in ended):
         return None
@@ -36,7 +36,7 @@ def ending(found: Sequence[Record]) -> Ending | None:
     done = [r for r in ended if r.state == "done"]
     if judged := done or [r for r in ended if r.state == "skipped"]:
         why = f" {_failures(failed)}" if failed else ""
-        return Ending(ExitStatus.NONE_FEASIBLE, f"No trial keeps to the constraints; {_nearest(judged)}.{why}")
+        return Ending(ExitStatus.NONE_FEASIBLE, f"No trial meets the constraints; {_nearest(judged)}.{why}")
     if len(failed) == len(ended):
         return Ending(ExitStatus.ALL_FAILED, _failures(failed, "All " if len(failed) == len(found) else ""))
     stopped = f"{len(ended) - len(failed)} stopped early"
@@ -44,13 +44,13 @@ def ending(found: Sequence[Record]) -> Ending | None:
 
 
 def failure(study: str, found: Sequence[Record]) -> Failed | None:
-    """What a command that worked on the study ends with if that has left no network to hand over."""
+    """The error with which a command ends if its work on the study has left no network to export."""
     without = ending(found)
     return Failed(f"study {study}: {without.text}", without.status) if without and without.status else None
 
 
 def _failures(failed: Sequence[Record], all_of: str = "") -> str:
-    """How many failed, and why most of them did; of equally frequent reasons, the last one."""
+    """How many trials failed, with the most frequent reason; among equally frequent ones, the last."""
     if not failed:
         return ""
     reason, count = Counter(r.reason for r in reversed(failed)).most_common(1)[0]
@@ -61,17 +61,17 @@ def _failures(failed: Sequence[Record], all_of: str = "") -> str:
 
 
 def _nearest(judged: Sequence[Record]) -> str:
-    """Which trial came nearest, which constraint it breaks the most, and by how much.
+    """Which trial came nearest, which constraint it breaks most, and by how much.
 
-    Constraints have different units, so they are compared by the excess as a share of the limit.
+    Constraints have different units, so excesses are compared as shares of the limit.
     """
     worst = {r.number: max(_broken(r), default=(0.0, "")) for r in judged}
     number = min(worst, key=lambda number: (worst[number][0], number))
-    return f"trial {number} came nearest: {worst[number][1]}" if worst[number][1] else "it is not known by how much"
+    return f"trial {number} came nearest: {worst[number][1]}" if worst[number][1] else "it is unknown by how much"
 
 
 def _broken(r: Record) -> list[tuple[float, str]]:
-    """(excess as a share of the limit, in words) for every constraint that a trial breaks."""
+    """(excess as a share of the limit, the same in words) for every constraint that a trial breaks."""
     found = []
     for name, excess in r.constraints.items():
         if excess <= 0:

@@ -1,4 +1,4 @@
-"""What one trial is known by, as one value that stores itself in, and loads itself from, the trial's attributes."""
+"""The figures of one trial, as one value that is stored in and loaded from the trial's attributes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 _HIDDEN = {"hidden": True}
-"""For what only this program reads: the dashboard shows users' attributes, on one long line each, but not Optuna's."""
+"""Marks fields that only this program reads. The dashboard shows user attributes, one long line each, but no system
+attributes."""
 _PREFIX = "prune_search:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """A trial's figures, as far as it has come; what is not known yet is None or empty."""
+    """A trial's figures so far; those not known yet are None or empty."""
 
     mflops: float | None = None
     params: int | None = None
@@ -24,48 +25,48 @@ class Figures:
     """Share of the dense network's operations that pruning removed."""
     params_removed: float | None = None
     hash: str | None = None
-    """Equal for trials that end in the same network (`search.trial.run.trial_hash`)."""
+    """Equal for trials that produce the same network (`search.trial.run.trial_hash`)."""
     same_as: int | None = None
     """The trial whose network this one shares, because the plan and the training are equal."""
     latency_ms: float | None = None
-    """For one batch on the machine that ran the trial."""
+    """The latency of one batch on the machine that ran the trial."""
     accuracy_before: float | None = None
     """After pruning, before retraining, on the first images of the holdout (`epoch_eval_images` of the study file)."""
     accuracy: float | None = None
-    """On the holdout."""
+    """The accuracy on the holdout."""
     predicted: float | None = None
-    """The accuracy it is predicted to reach once trained, in a study with a predictor."""
+    """The accuracy that the network is predicted to reach once trained, in a study with a predictor."""
     predicted_std: float | None = None
-    """Its uncertainty, as a standard deviation."""
+    """The standard deviation of `predicted`."""
     score: float | None = None
-    """By that accuracy, if there is one."""
+    """From `predicted` if there is one, else from `accuracy`."""
     fitness: float | None = None
-    """What the best trial has most of: the score, but in a study of sizes."""
+    """Highest for the best trial: the score, or in a study of masks the negative of `nonzero_bytes`."""
     size_bytes: int | None = None
-    """Of the file that is handed in."""
+    """The size of the network's file."""
     nonzero_bytes: int | None = None
-    """Of the parameters that are not zero, at 32 bits each."""
+    """The size of the parameters that are not zero, at 32 bits each."""
     wall_seconds: float = 0.0
-    """Spent on it, over all its runs."""
+    """Wall-clock time over all runs of the trial."""
     cpu_seconds: float = 0.0
-    """The same of all cores together (`search.cost.Cost`)."""
+    """Processor time of all cores over all runs (`search.cost.Cost`)."""
     worker: str = ""
-    """The process that finished it."""
+    """The process that finished the trial."""
     threads: int | None = None
-    """Torch's, in that process."""
+    """Torch's threads in that process."""
     skipped: bool = False
     """Did its plan break a constraint?"""
     reason: str = ""
-    """Why it was stopped or skipped, or has failed."""
+    """Why the trial was stopped or skipped, or failed."""
     widths: dict[str, int] = field(default_factory=dict, metadata=_HIDDEN)
     """Group of channels -> how many stay; empty before the trial is planned."""
     curve: tuple[float, ...] = field(default=(), metadata=_HIDDEN)
-    """Accuracy on the images of `accuracy_before` after each epoch so far, at the resolution that it trained at."""
+    """Accuracy after each epoch so far, on the images of `accuracy_before`, at the epoch's training resolution."""
     cost: tuple[float, ...] = field(default=(), metadata=_HIDDEN)
-    """Core-seconds until its untrained evaluation, and after each epoch of `curve`."""
+    """Core-seconds spent until the untrained evaluation, then until the end of each epoch of `curve`."""
 
     def store(self, storage: BaseStorage, trial_id: int) -> None:
-        """Write what is known into a running trial; what is not stays as it was."""
+        """Write the known figures into a running trial; the others stay unchanged."""
         for one in dataclasses.fields(Figures):
             value = getattr(self, one.name)
             if value == one.default or value == {}:
@@ -77,12 +78,12 @@ class Figures:
 
     @classmethod
     def load(cls, trial: FrozenTrial) -> Self:
-        """What was stored in a trial."""
+        """Load the figures stored in a trial."""
         return cls(**figures_in(trial))
 
 
 def figures_in(trial: FrozenTrial) -> dict[str, Any]:
-    """Name -> value, for the figures that a trial has."""
+    """Name -> value, for the figures stored in a trial."""
     found: dict[str, Any] = {}
     for one in dataclasses.fields(Figures):
         attrs, name = (trial.system_attrs, _PREFIX + one.name) if one.metadata else (trial.user_attrs, one.name)

@@ -1,4 +1,4 @@
-"""Studies raced against each other: the best score that each had found after so much work."""
+"""Compare studies by the best score that each had found for a given cost."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from search.results.records import Record, finished
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where a study stood when one of its trials had ended."""
+    """The state of a study after one of its trials has ended."""
 
     core_hours: float
-    """Of work on all trials so far, those that were stopped or failed too."""
+    """The cost of all trials so far, including stopped and failed ones."""
     predicted: float | None
-    """The best score to expect of the candidates evaluated so far; None in a study without a predictor."""
+    """The best predicted score so far; None in a study without a predictor."""
     reached: float | None
-    """The best score so far of networks that were measured as they are."""
+    """The best measured score so far."""
 
 
 def score_over_time(found: Sequence[Record]) -> list[Mark]:
-    """A mark for every trial that took work, in their order. Of a study in parts: the trials of all parts."""
+    """A mark for every trial that cost time, in order. For a study in parts, pass the trials of all parts."""
     seconds, predicted, reached, marks = 0.0, None, None, []
     counted = {id(r) for r in finished(found) if r.feasible}
     for r in found:
@@ -38,13 +38,12 @@ def score_over_time(found: Sequence[Record]) -> list[Mark]:
 
 
 def work_to(score: float, marks: Sequence[Mark]) -> float | None:
-    """Core-hours until a network of at least that score was reached; None if none was."""
+    """Core-hours until a network reached at least `score`; None if none did."""
     return next((mark.core_hours for mark in marks if mark.reached is not None and mark.reached >= score), None)
 
 
 def standings(studies: Mapping[str, Sequence[Record]]) -> list[str]:
-    """A sentence for every study: what it reached, and its work to reach what the last of them ended with, against that
-    study's."""
+    """A sentence for every study: what it reached, and how fast it reached the last study's final score."""
     curves = {name: score_over_time(found) for name, found in studies.items()}
     last = list(studies)[-1]
     goal = curves[last][-1].reached if curves[last] else None

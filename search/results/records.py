@@ -1,4 +1,4 @@
-"""Trials -> records: plain values that tables, figures and the command line are made from."""
+"""Records: trials as plain values, from which tables, figures and command-line output are made."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATES = ("done", "stopped", "skipped", "failed", "running", "waiting")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record(Figures):
-    """One trial, as far as it has come."""
+    """One trial, finished or not."""
 
     number: int
     state: str
@@ -31,11 +31,11 @@ class Record(Figures):
     feasible: bool = True
     """Does it meet the study's constraints?"""
     constraints: dict[str, float] = field(default_factory=dict)
-    """Constraint -> by how much it is broken; 0 or less: it is met. Those that were checked."""
+    """Constraint -> by how much it is broken (0 or less: it is met), for those that were checked."""
 
     @property
     def expected(self) -> float | None:
-        """The accuracy that its score is made of."""
+        """The accuracy from which the score is computed."""
         return self.accuracy if self.predicted is None else self.predicted
 
 
@@ -53,15 +53,15 @@ def record(trial: FrozenTrial) -> Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dense:
-    """The network that a study prunes."""
+    """The dense network that a study prunes."""
 
     mflops: float
     params: int
     accuracy: float
-    """On the holdout, which it may have been trained on."""
+    """The accuracy on the holdout, which may have been among its training images."""
     classes: int
     widths: dict[str, int]
-    """Group of channels -> how many there are."""
+    """Group of channels -> its number of channels."""
 
 
 def records(study: Study) -> list[Record]:
@@ -77,12 +77,12 @@ def _state(trial: FrozenTrial) -> str:
 
 
 def finished(found: Sequence[Record]) -> list[Record]:
-    """Those that were measured in full."""
+    """The trials that were measured in full."""
     return [r for r in found if r.state == "done" and r.score is not None]
 
 
 def best(found: Sequence[Record]) -> Record | None:
-    """The finished trial of the highest fitness among those that meet the constraints; of equals, the first."""
+    """The finished trial of highest fitness that meets the constraints; of equals, the first."""
     candidates = [r for r in finished(found) if r.feasible]
     return max(candidates, key=lambda r: (r.fitness, -r.number), default=None)
 
@@ -90,7 +90,7 @@ def best(found: Sequence[Record]) -> Record | None:
 def pareto(found: Sequence[Record], size: str = "mflops") -> list[Record]:
     """The finished trials that no other beats in both size and expected accuracy, by rising size.
 
-    `size`: the field that tells it, mflops or nonzero_bytes.
+    `size`: the field to use as size, mflops or nonzero_bytes.
     """
     front: list[Record] = []
     ordered = sorted(finished(found), key=lambda r: (getattr(r, size) or 0.0, -(r.expected or 0.0), r.number))
@@ -101,7 +101,7 @@ def pareto(found: Sequence[Record], size: str = "mflops") -> list[Record]:
 
 
 def summary(found: Sequence[Record]) -> dict[str, Any]:
-    """The study in one JSON-ready value: `trials` by state, `best`, `seconds`."""
+    """The study as one JSON-ready value: `trials` by state, `best`, `wall_seconds`."""
     top = best(found)
     keys = ("number", "score", "mflops", "accuracy", "params", "mflops_removed", "params_removed", "latency_ms",
             "nonzero_bytes")  # fmt: skip
@@ -123,31 +123,31 @@ def headline(found: Sequence[Record]) -> str:
     return (
         f"{text} Best: trial {top.number}, score {top.score:.2f}, {top.mflops:.1f} MFLOPs, "
         f"{100 * (top.accuracy or 0.0):.2f} % of the holdout{', ' + sparse if (sparse := _sparse(top)) else ''}"
-        f"{', to reach ' + predicted_text(top) if top.predicted is not None else ''}."
+        f"{', predicted to reach ' + predicted_text(top) if top.predicted is not None else ''}."
     )
 
 
 def predicted_text(r: Record) -> str:
-    """The accuracy that a network is thought to reach."""
+    """The predicted accuracy with its standard deviation, as text."""
     return f"{100 * (r.predicted or 0.0):.1f} ± {100 * (r.predicted_std or 0.0):.1f} %"
 
 
 def _sparse(r: Record) -> str:
-    """How little of a masked network is not zero; empty for one without masks."""
+    """The nonzero part of a masked network, as text; empty for a network without masks."""
     if r.nonzero_bytes is None or not r.params or not masked(r.nonzero_bytes // BYTES_PER_PARAM, r.params):
         return ""
     return f"{r.nonzero_bytes / 1e6:.2f} MB not zero ({r.nonzero_bytes / BYTES_PER_PARAM / r.params:.1%})"
 
 
 def describe(done: Record, *, is_best: bool = False) -> str:
-    """A finished trial in a line."""
+    """A finished trial in one line."""
     parts = [f"trial {done.number:3}  {done.state:7}"]
     if done.mflops is not None:
         parts.append(f"{done.mflops:6.1f} MFLOPs ({-(done.mflops_removed or 0):.1%})")
     if done.accuracy is not None:
         parts.append(f"{done.accuracy:6.2%} of the holdout")
     if done.predicted is not None:
-        parts.append(f"to reach {predicted_text(done)}")
+        parts.append(f"predicted to reach {predicted_text(done)}")
     if done.score is not None:
         parts.append(f"score {done.score:6.2f}")
     if sparse := _sparse(done):
@@ -165,14 +165,14 @@ def describe(done: Record, *, is_best: bool = False) -> str:
 
 
 def importances(study: Study) -> dict[str, float]:
-    """Parameter -> the share of the variation in fitness (score) it explains (PED-ANOVA); empty with too few trials."""
+    """Parameter -> the share of the variation in fitness that it explains (PED-ANOVA); empty with too few trials."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     names = set.intersection(*(set(trial.params) for trial in done)) if done else set()
     varied = [name for name in sorted(names) if len({trial.params[name] for trial in done}) > 1]
     if len(done) < 4 or not varied or len({_fitness(trial) for trial in done}) < 2:
         return {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it ranks by what makes its target low: hence the minus, which it can't see
+        warnings.simplefilter("ignore")  # PED-ANOVA ranks by low targets, hence the minus below; it warns anyway
         return optuna.importance.get_param_importances(
             study,
             evaluator=optuna.importance.PedAnovaImportanceEvaluator(),

@@ -1,4 +1,4 @@
-"""Studies as tables that a spreadsheet or a script can read."""
+"""Studies as CSV tables for spreadsheets and scripts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COLUMNS = ("number", "state", "mflops", "params", "accuracy_before", "accuracy"
 
 
 def trials_table(found: Sequence[Record]) -> str:
-    """CSV: a row for every trial; the columns are what was measured, then what was sampled."""
+    """CSV with a row for every trial; the columns are the figures, then the sampled parameters."""
     names = list(dict.fromkeys(name for r in found for name in r.sampled))
     rows = [
         [*(getattr(r, column) for column in _COLUMNS), *(r.sampled.get(name) for name in names)] for r in found
@@ -23,7 +23,7 @@ def trials_table(found: Sequence[Record]) -> str:
 
 
 def score_table(studies: Mapping[str, Sequence[Record]]) -> str:
-    """CSV: for every study, a row for every trial that took work (see `search.results.incumbent`)."""
+    """CSV with a row for every trial of every study that cost time (see `search.results.incumbent`)."""
     rows = [
         [name, round(mark.core_hours, 4), mark.predicted, mark.reached]
         for name, found in studies.items()

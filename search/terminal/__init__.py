@@ -1,1 +1,1 @@
-"""What a person sees of long work: progress, drawn by a thread that may wait for the screen."""
+"""Progress of long work on the terminal, drawn by a separate thread so that the work never waits for the screen."""

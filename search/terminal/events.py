@@ -1,4 +1,4 @@
-"""What a worker of a pool tells the pool: events, plain values that go through a pipe or a queue."""
+"""Events that a pool's worker sends to the pool: plain values that go through a pipe or a queue."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class At:
     done: int
     total: int
     rate: float
-    """Images a second, over the last seconds."""
+    """Images a second, over the last 10 seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A line to remember."""
+    """A line to keep on the terminal."""
 
     text: str
 
@@ -46,7 +46,7 @@ Event = At | Said | Finished
 
 
 class Events:
-    """Progress (see `search.terminal.progress`) as events."""
+    """Progress (see `search.terminal.progress`) that is sent as events."""
 
     def __init__(self, send: Callable[[Event], None]) -> None:
         self._send = send

@@ -1,4 +1,4 @@
-"""The pool's live table: each worker's trial, epoch, images a second, last score; how far the study is; the best."""
+"""The pool's live table: each worker's task, images a second and last score, then the state of the study."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.terminal.progress import Terminal
 from search.terminal.screen import plain
 
 _WIDE_FROM = 60
-"""Columns of a terminal that has room for all that is told of a worker."""
+"""The terminal width, in characters, from which all columns of the table are shown."""
 
 
 @dataclass(slots=True)
@@ -28,17 +28,17 @@ class _Row:
 
 
 class LiveTable:
-    """A table that follows the workers on a terminal; elsewhere just the lines that stay."""
+    """A table that follows the workers on a terminal; without a terminal, only the permanent lines are written."""
 
     def __init__(self, terminal: Terminal, count: int, headline: Callable[[], str]) -> None:
-        """`headline` tells how the study stands; it is asked again whenever a trial is finished."""
+        """`headline`: returns the state of the study; called again whenever a trial has finished."""
         self._terminal, self._headline = terminal, headline
         self._rows = [_Row() for _ in range(count)]
         self._summary = headline()
 
     @contextmanager
     def shown(self) -> Iterator[LiveTable]:
-        """Show it for as long as the block runs."""
+        """Show the table while the block runs."""
         with self._terminal.showing(self._picture):
             yield self
 
@@ -62,7 +62,7 @@ class LiveTable:
 
     def _picture(self, columns: int, rows: int) -> RenderableType:
         summary = wrap(plain(self._summary), columns)
-        fit = rows - 1 - len(summary)  # below the titles
+        fit = rows - 1 - len(summary)  # rows below the titles
         shown = len(self._rows) if len(self._rows) <= fit else max(0, fit - 1)
         table = Table(box=None, pad_edge=False)
         for title in ("worker", "doing", "", "images/s", "last score")[: None if columns >= _WIDE_FROM else 3]:

@@ -1,4 +1,4 @@
-"""Progress: what long work tells of itself, and how a terminal shows it (bars while it is one, lines in a log)."""
+"""Progress of long work: the interface that reports it, and a terminal that shows it as bars (in a log: lines)."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class Bar(Protocol):
     """One running task."""
 
     def advance(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Report that `count` more are done."""
 
     def set(self, done: int) -> None:
-        """So many are done in all."""
+        """Report that `done` are done in all."""
 
     def say(self, text: str) -> None:
-        """Change what the task says it is doing."""
+        """Change the task's description."""
 
 
 class Progress(Protocol):
-    """Who is told: a terminal, or the pool that this process works for."""
+    """The receiver of progress: a terminal, or the pool that this process works for."""
 
     def task(self, text: str, total: int, unit: str = "images", done: int = 0) -> AbstractContextManager[Bar]:
-        """A task for as long as the block runs; tasks may be nested."""
+        """Show a task while the block runs; tasks may be nested."""
 
     def line(self, text: str) -> None:
-        """Something to remember."""
+        """Show a permanent line."""
 
     def trial(self, number: int, state: str, score: float | None, text: str) -> None:
-        """A trial is finished; `text` says how in a line."""
+        """Report a finished trial; `text` describes it in one line."""
 
 
 class _Bar:
@@ -58,7 +58,7 @@ class _Bar:
 
 
 class _Doing(ProgressColumn):
-    """What the task is doing; of the columns the one that gives way where the terminal is narrow."""
+    """The task's description, the column that is shortened on a narrow terminal."""
 
     def render(self, task: Task) -> Text:
         return Text(plain(task.description), no_wrap=True, overflow="ellipsis")
@@ -78,7 +78,7 @@ class _Share(ProgressColumn):
 
 
 def _count(task: Task) -> str:
-    """How many are done; of how many only if that is known."""
+    """How many are done and, if known, of how many."""
     return f"{task.completed:,.0f}" + ("" if task.total is None else f"/{task.total:,.0f}")
 
 
@@ -92,20 +92,20 @@ _LAYOUTS = {
     50: (_Doing(), BarColumn(12, table_column=_WHOLE), _Share(table_column=_WHOLE), _LEFT),
     0: (_Doing(), _Share(table_column=_WHOLE)),
 }  # fmt: skip
-"""What is told of a task in a terminal that has at least so many columns."""
+"""Least terminal width in characters -> the columns that a task shows."""
 _LAST_WORDS_S = 1.0
 
 
 class Terminal:
     """Bars and lines on standard error, so that standard output stays clean for scripts.
 
-    As a context manager it ends when all of it is shown, so that what is printed next comes after it; where nobody
-    reads (see `search.terminal.screen`) that takes until somebody does, or Ctrl-C.
+    The context manager exits when everything is shown, so that later output follows it. If nobody reads (see
+    `search.terminal.screen`), it waits for a reader or Ctrl-C.
     """
 
     def __init__(self) -> None:
         self._screen = Screen()
-        self._bars = Bars(console=Console(file=io.StringIO()))  # never started: the screen draws it
+        self._bars = Bars(console=Console(file=io.StringIO()))  # never started: the screen draws them
 
     def __enter__(self) -> Terminal:
         self._stderr, self._lines = sys.stderr, LineWriter(self._screen)
@@ -120,11 +120,11 @@ class Terminal:
             shown = self._screen.close(_LAST_WORDS_S if interrupted else None)
         finally:
             if not shown:
-                sys.stderr = io.StringIO()  # nobody reads, so last words would never end
+                sys.stderr = io.StringIO()  # nobody reads, so writing more would block forever
 
     @contextmanager
     def showing(self, picture: Picture) -> Iterator[None]:
-        """Show a picture while the block runs, if it is a terminal."""
+        """Show a picture while the block runs, if standard error is a terminal."""
         with self._screen.showing(picture):
             yield
 

@@ -1,8 +1,7 @@
-"""Standard error, as people see it: lines that stay and, on a terminal, a picture below them of what goes on now.
+"""Standard error as people see it: permanent lines and, on a terminal, a picture of the current state below them.
 
-A thread of its own writes it, so that no work waits for a reader. A terminal that is paused (Ctrl-S) or a pipe that is
-full holds up this thread alone; meanwhile lines are kept, the newest 10,000 of them, and of the picture only the latest
-state is drawn afterwards.
+A separate thread writes, so that no work waits for a reader. A paused terminal (Ctrl-S) or a full pipe blocks only this
+thread. Meanwhile the newest 10,000 lines are kept; afterwards only the latest picture is drawn.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from rich.console import Console, Group, RenderableType
 from rich.segment import Segment, SegmentLines
 
 Picture = Callable[[int, int], RenderableType]
-"""Draws what goes on now, for so many columns and rows; what does not fit is cut off."""
+"""(columns, rows) -> a drawing of the current state for that size; what does not fit is cut off."""
 
 _KEPT = 10_000
-"""Lines that wait for a reader; of more the oldest are left out."""
+"""How many lines are kept for a reader; if there are more, the oldest are left out."""
 _EVERY_S = 0.2
-"""Between two pictures."""
+"""The time between two pictures."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def plain(text: str) -> str:
-    """The text without control characters, which a terminal would obey."""
+    """Remove control characters, which a terminal would obey."""
     return _CONTROL.sub("", text)
 
 
 class Screen:
-    """Shows lines and pictures on what was `sys.stderr` when it was made. Nothing but `close` waits for the reader."""
+    """Shows lines and pictures on the `sys.stderr` of its creation. Only `close` waits for the reader."""
 
     def __init__(self) -> None:
         self.file = sys.stderr
@@ -46,15 +45,15 @@ class Screen:
         self._lines: deque[str] = deque(maxlen=_KEPT)
         self._left_out = 0
         self.unfinished = ""
-        """A line that has no end yet: others' progress."""
+        """A line without its end yet, such as a library's progress bar."""
         self._rows: list[int] = []
-        """The cells of each row of the picture that is on the screen."""
+        """The number of cells in each row of the picture on the screen."""
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
         self._closing = False
 
     def line(self, text: str) -> None:
-        """Show a line that stays."""
+        """Show a permanent line."""
         with self._lock:
             self._left_out += len(self._lines) == _KEPT
             self._lines.append(plain(text))
@@ -62,7 +61,7 @@ class Screen:
 
     @contextmanager
     def showing(self, picture: Picture) -> Iterator[None]:
-        """Show a picture, below those that are shown already, while the block runs."""
+        """Show a picture below the present ones while the block runs."""
         with self._lock:
             self._pictures.append(picture)
         self._go_on()
@@ -74,7 +73,7 @@ class Screen:
             self._wake.set()
 
     def close(self, patience: float | None = None) -> bool:
-        """Wait until all lines are shown, at most so many seconds; returns whether they are."""
+        """Wait until all lines are shown, at most `patience` seconds; returns whether they are."""
         self._closing = True
         self._wake.set()
         if self._thread is not None:
@@ -101,7 +100,7 @@ class Screen:
                 self._lines.clear()
                 self._left_out = 0
             if left_out:
-                lines.insert(0, f"({left_out:,} lines that nobody read are left out.)")
+                lines.insert(0, f"({left_out:,} unread lines are left out.)")
             text = "".join(f"{line}\n" for line in lines)
             if self._draws:
                 try:
@@ -110,14 +109,14 @@ class Screen:
                 except Exception as error:  # a fault in a picture must not cost the lines
                     self._draws = False
                     text += f"(No more progress is shown: {error!r})\n"
-            with suppress(OSError, ValueError):  # the reader is gone or its disk full: no reason to end the work
+            with suppress(OSError, ValueError):  # a lost reader or a full disk is no reason to end the work
                 self._write(text)
 
     def _write(self, text: str) -> None:
-        """Write it all, and wait where nobody reads. Not through Python's buffer: others may need its lock."""
+        """Write everything, waiting for the reader. Avoid Python's buffer, because other threads may need its lock."""
         try:
             number = self.file.fileno()
-        except OSError:  # no file, but what a test or a notebook puts in its place
+        except OSError:  # not a file, but a replacement by a test or a notebook
             self.file.write(text)
             self.file.flush()
             return
@@ -127,15 +126,15 @@ class Screen:
             content = content[os.write(number, content[: select.PIPE_BUF]) :]
 
     def _size(self) -> tuple[int, int]:
-        """Columns and rows, asked anew each time, for a terminal can be resized; the last of each stays free."""
+        """Columns and rows, less one of each, which stays free. Not cached, because a terminal can be resized."""
         try:
             columns, rows = os.get_terminal_size(self.file.fileno())
         except (OSError, ValueError):
             columns, rows = 0, 0
-        return max(1, (columns or 80) - 1), (rows or 24) - 1  # terminals without a size say that it is 0
+        return max(1, (columns or 80) - 1), (rows or 24) - 1  # terminals without a size report 0
 
     def _erased(self, columns: int) -> str:
-        """What takes the last picture away. In a terminal that is narrower by now its rows have been broken."""
+        """The control sequence that erases the last picture. A terminal that became narrower has wrapped its rows."""
         up = sum(max(1, -(-cells // (columns + 1))) for cells in self._rows)
         return f"\r\x1b[{up}A\x1b[J" if up else ""
 
@@ -150,7 +149,7 @@ class Screen:
 
 
 class LineWriter(io.TextIOBase):
-    """Stands in for `sys.stderr` while a screen is shown: what libraries write there is shown as lines."""
+    """Replaces `sys.stderr` while a screen is shown, so that libraries' output appears as lines."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen, self._rest = screen, ""
@@ -164,7 +163,7 @@ class LineWriter(io.TextIOBase):
         return len(text)
 
     def end(self) -> None:
-        """Show a last line that has no end."""
+        """Show a last line that has no line end."""
         if self._rest:
             self.write("\n")
 

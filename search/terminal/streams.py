@@ -1,4 +1,4 @@
-"""Standard input, output and error as a process finds them: open, closed, or full."""
+"""Make standard input, output and error usable, whether a process finds them open, closed, or full."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from contextlib import contextmanager
 
 
 def open_streams() -> None:
-    """Make all three usable; call it before anything else is opened.
+    """Make all three streams usable; call this before anything else is opened.
 
-    Those that the process was begun without become the null device. What is opened next would get their numbers: a
-    database, say, and what a library or a worker prints would go into it. Worker processes inherit what is opened here.
+    Streams that were closed when the process started become the null device. Otherwise the next opened file, such as
+    a database, would get their numbers, and a library's or worker's output would go into it. Worker processes inherit
+    the streams opened here.
     """
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # it is closed, and so the lowest number that is free
+        except OSError:  # it is closed, so `open` returns this number, the lowest free one
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 - these live as long as we do
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
@@ -26,13 +27,13 @@ def open_streams() -> None:
         number, encoding = os.open(os.devnull, os.O_WRONLY), "utf-8"
     else:
         number, encoding = sys.stdout.fileno(), sys.stdout.encoding
-    # Like standard error, it escapes what it cannot encode: a name is no reason to stop.
+    # Like standard error, escape what cannot be encoded: a strange file name is no reason to stop.
     whole = open(number, "wb", closefd=False)  # noqa: SIM115
     sys.stdout = _Output(whole, encoding, "backslashreplace", line_buffering=whole.isatty())
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output; an error, as of a full disk, says that it is."""
+    """Standard output whose errors, such as a full disk, name it."""
 
     def write(self, text: str) -> int:
         with _named():
