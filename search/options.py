@@ -29,7 +29,7 @@ class Options:
     dense: Path | None = None
     data_root: Path | None = None
     threads: int = 0
-    """Number of torch threads; 0: all cores."""
+    """Cores that each worker uses; 0: all."""
     device: str = "auto"
     grace_period: float = 60.0
     """Seconds without a beat after which a worker on another machine is declared dead."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
 from search.terminal.live import LiveTable
 from search.terminal.progress import Terminal
+from search.trial.dense import dense_accuracy
 from search.workers.cluster import on_ray
 from search.workers.local import LocalLauncher, default_workers
 from search.workers.pool import Launcher, run_pool
-from search.workers.setup import Setup, set_up
+from search.workers.setup import Setup, set_up, tell_dense
 from search.workers.worker import work
 
 
@@ -65,6 +66,7 @@ def run_parts(
                 address = beside.enter_context(dashboard(ready.shared, spec, folder, study_file, web))
                 terminal.line(f"Dashboard: {address}")
             failed = _work_to_the_end(ready, workers, options, terminal, alone=web is None)
+            _measure_dense(ready, terminal)
             if part is parts[-1] or failed:
                 return Ended(
                     ready, finish(ready.shared, study_file, spec, folder, ready.context.data, terminal), failed
@@ -72,6 +74,17 @@ def run_parts(
             write_report(ready.store.study, spec, folder.report)
         before = (spec, folder)
     raise AssertionError("a study file has one part or more")
+
+
+def _measure_dense(ready: Setup, terminal: Terminal) -> None:
+    """Measure the dense network for the report. Trials do not need it, so they come first."""
+    context = ready.context
+    dense = context.dense_figures
+    if dense.accuracy is None:
+        reached = dense_accuracy(
+            context.dense, context.dense_hash, context.spec, context.data, context.folder, terminal
+        )
+        tell_dense(ready.store, context.folder, context.dense_hash, replace(dense, accuracy=reached))
 
 
 def _work_to_the_end(

@@ -18,7 +18,8 @@ from pruner.network.mobilenet import fresh
 from pruner.train import Phase, Training
 from pruner.training.average import Average, recalibrate_batchnorm
 from pruner.training.distill import Teacher
-from pruner.training.fine_tune import epoch_images, fine_tune, make_optimizer, schedule
+from pruner.training.fine_tune import epoch_images, fine_tune, schedule
+from pruner.training.step import make_optimizer
 
 SHORT: dict[str, Any] = {
     "epochs": 3,
@@ -75,7 +76,7 @@ def test_phases_follow_each_other_as_they_are_asked_for(dense: MobileNetV2, data
     tune = Training(**{**SHORT, "phases": PHASES, "learning_rate": 0.01})
     assert epoch_images(data.train, tune) == [48, 48, 96, 96]
     model, sides = copy.deepcopy(dense), []
-    model.register_forward_pre_hook(lambda _, inputs: sides.append(tuple(inputs[0].shape)))
+    model.features.register_forward_pre_hook(lambda _, inputs: sides.append(tuple(inputs[0].shape)))
     epochs = list(fine_tune(model, data.train, tune, mirrors=False))
     assert [epoch.number for epoch in epochs] == [1, 2, 3, 4]
     assert [epoch.images for epoch in epochs] == [48, 48, 96, 96]
@@ -89,7 +90,7 @@ def test_the_average_is_what_is_kept(dense: MobileNetV2, data: Dataset) -> None:
         **{**SHORT, "ema_decay": 0.9, "bn_recalibration_images": 64, "learning_rate": 0.01, "schedule": "constant"}
     )
     for epoch in fine_tune(model, data.train, tune, mirrors=False):
-        live, kept = copy.deepcopy(epoch.state["model"]), copy.deepcopy(epoch.state["ema_decay"])
+        live, kept = copy.deepcopy(epoch.state["model"]), copy.deepcopy(epoch.state["average"])
     for place, weight in enumerate(model.parameters()):
         assert torch.equal(weight, kept[str(place)])
     assert not torch.equal(model.get_parameter("classifier.1.weight"), live["classifier.1.weight"])

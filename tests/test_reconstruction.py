@@ -297,7 +297,7 @@ def test_a_study_cuts_to_a_target_with_repair(invoke: Invoke, write_study: Calla
         assert 0.97 * record["sampled"]["target_mflops"] <= record["mflops"] <= record["sampled"]["target_mflops"]
     assert load_state(next((tmp_path / "a/tiny/scores").glob("obs-*.pt"))) is not None
     result = json.loads((tmp_path / "a/tiny/trials/0000/recipe.json").read_text())
-    assert result["prune"]["reconstruct"] is True
+    assert result["recipe"]["prune"]["reconstruct"] is True
     invoke("run", study, "--runs", tmp_path / "b")
     assert figures(status(invoke, study, tmp_path / "b")) == figures(done)
 
@@ -330,7 +330,7 @@ def test_rounds_and_phases_that_are_killed_in_each_end_in_the_same_file(
     base = next((finished[1] / "dense").glob("*.pth"))
     rounds = """
 [iterative]
-count = 3
+steps = 3
 [iterative.train]
 images_per_epoch = 64
 """

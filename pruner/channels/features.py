@@ -44,10 +44,10 @@ def moments(
     """
     layers = [reader.layer for group in GROUPS for reader in group.readers]
     sums: dict[str, tuple[int, Tensor, Tensor]] = {}
-    with torch.inference_mode(), recording(model, layers, outputs=False) as forward:
+    with torch.inference_mode(), recording(model, layers, seed, outputs=False) as forward:
 
         def of_batch(inputs: Tensor, _labels: Tensor, number: int) -> dict[str, tuple[int, Tensor, Tensor]]:
-            vectors = {name: sample(maps, seed, number).double() for name, maps in forward(inputs).items()}
+            vectors = {name: read.double() for name, read in forward(inputs, number).items()}
             return {name: (len(read), read.sum(0), read.T @ read) for name, read in vectors.items()}
 
         for found in map_batches(of_batch, images, batch_size=BATCH, resolution=resolution, on_images=on_images):
@@ -64,22 +64,23 @@ def _moments(count: int, total: Tensor, products: Tensor) -> Moments:
 
 @contextmanager
 def recording(
-    model: nn.Module, layers: Sequence[str], *, outputs: bool
-) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
-    """In the block, a function from inputs to what these layers read, or give with `outputs`, by name.
+    model: nn.Module, layers: Sequence[str], seed: int, *, outputs: bool
+) -> Iterator[Callable[[Tensor, int], dict[str, Tensor]]]:
+    """In the block, a function from (inputs, batch number) to what these layers read, sampled (`sample`), by name.
 
-    It can be called in several threads at once. The same tensors may be kept by others: do not write to them.
+    With `outputs`, to what they give. It can be called in several threads at once.
     """
     local = threading.local()
 
     def hook(name: str) -> Callable[..., None]:
         def keep(_layer: nn.Module, inputs: tuple[Tensor, ...], given: Tensor | None = None) -> None:
-            local.found[name] = inputs[0] if given is None else given
+            # Sampled at once: an activation behind the layer may write over the maps.
+            local.found[name] = sample(inputs[0] if given is None else given, seed, local.number)
 
         return keep
 
-    def forward(inputs: Tensor) -> dict[str, Tensor]:
-        local.found = {}
+    def forward(inputs: Tensor, number: int) -> dict[str, Tensor]:
+        local.found, local.number = {}, number
         model(inputs)
         found: dict[str, Tensor] = local.found
         return found

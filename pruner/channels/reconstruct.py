@@ -41,12 +41,16 @@ def record_targets(
     """
     pairs = [module for block in BLOCKS for module in (block.expansion, block.depthwise) if module]
     names = [*(f"{pair}.1" for pair in (*pairs, HEAD)), *(block.name for block in BLOCKS), CLASSIFIER]
-    with recording(model, names, outputs=True) as forward:
-
-        def of_batch(inputs: Tensor, _labels: Tensor, number: int) -> dict[str, Tensor]:
-            return {name: sample(maps, seed, number) for name, maps in forward(inputs).items()}
-
-        found = list(map_batches(of_batch, images, batch_size=BATCH, resolution=resolution, on_images=on_images))
+    with recording(model, names, seed, outputs=True) as forward:
+        found = list(
+            map_batches(
+                lambda inputs, _labels, number: forward(inputs, number),
+                images,
+                batch_size=BATCH,
+                resolution=resolution,
+                on_images=on_images,
+            )  # fmt: skip
+        )
     return {name: torch.cat([batch[name] for batch in found]) for name in names}
 
 

@@ -51,7 +51,7 @@ def fine_tune(
     mirrors: bool,
     keeper: MaskKeeper | None = None,
     teacher: Teacher | None = None,
-    resolution: int = 224,
+    resolution: int | None = None,
     resume: dict[str, Any] | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> Iterator[Epoch]:
@@ -68,7 +68,7 @@ def fine_tune(
         mirrors: Whether images may be flipped.
         keeper: Keeps masked weights zero.
         teacher: The logits to learn from, if `training` distills.
-        resolution: Pixels a side of the images that the network is for.
+        resolution: Pixels a side of the images that the network is for; None: as in the last phase.
         resume: An earlier report's `state`, to go on after its epoch.
         on_images: Called with n after every n images trained on.
 
@@ -105,7 +105,7 @@ def fine_tune(
             epoch += 1
             first_step += steps
     if training.total_epochs:
-        step.finish(split, resolution)
+        step.finish(split, resolution or training.parts[-1].resolution)
 
 
 @dataclass(frozen=True, slots=True)

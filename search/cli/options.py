@@ -67,7 +67,7 @@ grace_period_option = click.option(
 def machine_options(function: F) -> F:
     """--threads and --device."""
     threads = click.option(
-        "--threads", type=click.IntRange(0, 1024), default=0, help="Torch's threads in each worker; 0: all cores."
+        "--threads", type=click.IntRange(0, 1024), default=0, help="Cores that each worker uses; 0: all."
     )
     device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
     return threads(device(function))

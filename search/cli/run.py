@@ -26,7 +26,7 @@ from search.workers.local import begin_server
 @study_argument
 @click.option(
     "--workers", type=click.IntRange(0, 4096), default=0, show_default="one a core, or GPU",
-    help="Worker processes, which divide torch's threads among them. 1: no other process.",
+    help="Worker processes, which divide the cores among them. 1: no other process.",
 )  # fmt: skip
 @click.option("--launcher", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option(

@@ -32,10 +32,8 @@ def study_note(spec: StudySpec, found: Sequence[Record], dense: Dense | None, st
     total = f" of {spec.trials}" if spec.trials else ""
     lines = [f"# {spec.name}", spec.about, f"Looks for: {_objectives(spec)}. Finished trials: {len(done)}{total}."]
     if dense:
-        lines.append(
-            f"The dense network has {dense.mflops:.1f} MFLOPs and {dense.accuracy:.2%} of the holdout "
-            f"({dense.params:,} parameters)."
-        )
+        accuracy = "" if dense.accuracy is None else f", {dense.accuracy:.2%} of the holdout"
+        lines.append(f"The dense network has {dense.mflops:.1f} MFLOPs, {dense.params:,} parameters{accuracy}.")
     if top:
         front = ", ".join(str(r.number) for r in pareto(found))
         lines += [

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import torch
 from optuna.trial import FrozenTrial
 
 from pruner.channels.plan import ChannelPlan
@@ -41,8 +40,7 @@ def fix(problems: Sequence[Problem], ready: Setup) -> list[str]:
 
 
 def _make_again(trial: FrozenTrial, context: Context, folder: TrialFolder) -> list[str]:
-    """Run a finished trial again: the same seed and threads give the same network, and so the same figures."""
-    torch.set_num_threads(Figures.load(trial).threads or torch.get_num_threads())
+    """Run a finished trial again: the same seed gives the same network, and so the same figures."""
     again = run_trial(recipe(trial.params, context.spec), context, folder, _Silent(f"trial {trial.number}")).measurement
     before = Figures.load(trial).accuracy
     assert before is not None  # it is finished

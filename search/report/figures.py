@@ -93,7 +93,7 @@ def sizes_figure(found: Sequence[Record], dense: Dense | None) -> go.Figure:
                 **style,
             )
         )
-    if dense:
+    if dense and dense.accuracy is not None:
         marker = {"color": "white", "size": 12, "symbol": "diamond", "line": {"color": "black", "width": 2}}
         figure.add_trace(
             go.Scatter(

@@ -50,6 +50,8 @@ def pareto_figure(found: Sequence[Record], rule: ScoreRule, dense: Dense | None 
 
 
 def _mark_dense(figure: go.Figure, dense: Dense, box: _Box) -> None:
+    if dense.accuracy is None:
+        return
     said = f"dense network: {dense.mflops:.0f} MFLOPs, {percent(dense.accuracy):.1f} %"
     if dense.mflops <= box.right:
         figure.add_trace(
@@ -134,7 +136,7 @@ def _around(done: Sequence[Record], rule: ScoreRule, dense: Dense | None) -> _Bo
     """The box around all trials, the full-score accuracy and, unless it is far to the right, the dense network."""
     mflops = [r.mflops or 0.0 for r in done]
     accuracies = [r.expected or 0.0 for r in done] + [rule.accuracy_full]
-    if dense and (not mflops or dense.mflops < 2.5 * max(mflops)):
+    if dense and dense.accuracy is not None and (not mflops or dense.mflops < 2.5 * max(mflops)):
         mflops.append(dense.mflops)
         accuracies.append(dense.accuracy)
     mflops = mflops or [rule.mflops_full, rule.mflops_worst]

@@ -52,8 +52,6 @@ class Figures:
     """Processor time of all cores over all runs (`search.cost.Cost`)."""
     worker: str = ""
     """The process that finished the trial."""
-    threads: int | None = None
-    """Torch's threads in that process."""
     skipped: bool = False
     """Did its plan break a constraint?"""
     reason: str = ""

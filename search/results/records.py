@@ -57,7 +57,7 @@ class Dense:
 
     mflops: float
     params: int
-    accuracy: float
+    accuracy: float | None
     """The accuracy on the holdout, which may have been among its training images."""
     classes: int
     widths: dict[str, int]

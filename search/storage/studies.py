@@ -99,7 +99,8 @@ def bind_dense(store: Store, key: str, figures: Dense) -> None:
         before = study.user_attrs.get(_DENSE)
         if before is None:
             study.set_user_attr(_DENSE, key)
-        if before in (None, key) and dense_of(study) is None:
+        known = dense_of(study)
+        if before in (None, key) and (known is None or known.accuracy is None):
             study.set_user_attr(_DENSE_FIGURES, asdict(figures))
     if before not in (None, key):
         raise InputError(

@@ -26,7 +26,7 @@ from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
 from search.study.text import DENSE
 from search.terminal.progress import Progress
-from search.trial.dense import dense_file, measure_dense
+from search.trial.dense import dense_figures, dense_file
 from search.trial.parent import Parent, load_parent
 from search.trial.teacher import open_teacher
 
@@ -142,7 +142,7 @@ def open_context(
     path = dense_file(spec, data, folder, given, progress)
     dense = load_dense(path, data.classes)
     key = weights_hash(dense)
-    figures = measure_dense(dense, key, spec, data, folder, progress)
+    figures = dense_figures(dense, key, spec, data, folder)
     return Context(spec, folder, data, dense, path, key, figures, progress)
 
 

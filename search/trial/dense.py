@@ -69,14 +69,21 @@ def train_dense(spec: StudySpec, data: Dataset, folder: StudyFolder, progress: P
     return path
 
 
-def measure_dense(
-    model: MobileNetV2, key: str, spec: StudySpec, data: Dataset, folder: StudyFolder, progress: Progress
-) -> Dense:
-    """Measure the dense network on the holdout, once per network and data set; later calls read it from disk.
+def dense_figures(model: MobileNetV2, key: str, spec: StudySpec, data: Dataset, folder: StudyFolder) -> Dense:
+    """Describe the dense network; its accuracy only if a study beside this one has measured it.
 
     `key` is the hash of the network's weights.
     """
-    path = folder.dense / f"{data.name}-{key}-{data_hash(spec)}.json"
+    mflops, params = count_of(widths(model), data.classes)
+    kept = read_object(_accuracy_file(key, spec, data, folder)).get("accuracy")
+    return Dense(mflops=mflops, params=params, accuracy=kept, classes=data.classes, widths=widths(model))
+
+
+def dense_accuracy(
+    model: MobileNetV2, key: str, spec: StudySpec, data: Dataset, folder: StudyFolder, progress: Progress
+) -> float:
+    """Measure the dense network on the holdout, once per network and data set; later calls read it from disk."""
+    path = _accuracy_file(key, spec, data, folder)
     with locked(path.with_suffix(".lock")):
         kept = read_object(path)
         if not kept:
@@ -85,8 +92,12 @@ def measure_dense(
             kept = {"accuracy": accuracy(right)}
             write_json(path, kept)
             progress.line(f"Dense network: {accuracy(right):.2%} of the holdout.")
-    mflops, params = count_of(widths(model), data.classes)
-    return Dense(mflops=mflops, params=params, accuracy=kept["accuracy"], classes=data.classes, widths=widths(model))
+    found: float = kept["accuracy"]
+    return found
+
+
+def _accuracy_file(key: str, spec: StudySpec, data: Dataset, folder: StudyFolder) -> Path:
+    return folder.dense / f"{data.name}-{key}-{data_hash(spec)}.json"
 
 
 def _train(spec: StudySpec, data: Dataset, path: Path, folder: StudyFolder, progress: Progress) -> None:

@@ -9,6 +9,7 @@ from pruner.system.extras import need
 from pruner.system.files import read_json, write_json
 from pruner.system.machine import prepare
 from search.options import Options
+from search.results.records import Dense
 from search.storage.address import study_url
 from search.storage.artifacts import Shared, artifact_store
 from search.storage.folder import StudyFolder
@@ -27,6 +28,14 @@ class Setup:
     store: Store
     context: Context
     shared: Shared
+
+
+def tell_dense(store: Store, folder: StudyFolder, key: str, dense: Dense) -> None:
+    """Write down which dense network the study prunes. Raises InputError if it was begun with another."""
+    bind_dense(store, key, dense)
+    figures = {"key": key, "figures": asdict(dense)}
+    if read_json(folder.dense_figures) != figures:
+        write_json(folder.dense_figures, figures)
 
 
 def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Progress) -> Setup:
@@ -48,9 +57,6 @@ def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Pro
     shared = Shared(store, *artifacts)
     path = options.dense if given is not None else shared.dense(folder)
     context = open_context(spec, folder, data, path, progress)
-    bind_dense(store, context.dense_hash, context.dense_figures)
-    figures = {"key": context.dense_hash, "figures": asdict(context.dense_figures)}
-    if read_json(folder.dense_figures) != figures:
-        write_json(folder.dense_figures, figures)
+    tell_dense(store, folder, context.dense_hash, context.dense_figures)
     shared.save_dense(context.dense_file, context.dense_hash)
     return Setup(store, context, shared)

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -181,7 +180,6 @@ class _Worker:
             size_bytes=measured.size_bytes,
             nonzero_bytes=nonzero_bytes,
             worker=self.scheduler.worker,
-            threads=torch.get_num_threads(),
         )
         self._tell(trial, TrialState.COMPLETE, figures, outcome.cost, [values[name] for name in spec.objectives])
 

@@ -59,7 +59,7 @@ def fill(store: Store, spec: StudySpec, size: int) -> None:
         }  # fmt: skip
         figures = {"mflops": 60.0, "params": 10**6, "accuracy": 0.9, "score": chance.gauss(30, 5), "seconds": 60.0,
                    "size_bytes": 4 * 10**6, "mflops_removed": 0.8, "params_removed": 0.5, "worker": "w",
-                   "threads": 1, "fingerprint": f"{number:016}"}  # fmt: skip
+                   "threads": 1, "hash": f"{number:016}"}  # fmt: skip
         store.study.add_trial(
             create_trial(params=params, distributions=example.distributions, value=figures["score"], user_attrs=figures)
         )

@@ -1,9 +1,9 @@
-"""How long a candidate takes, from removal curves to a repaired network that has been looked at.
+"""How long a candidate takes, from error curves to a reconstructed network that has been evaluated.
 
     python tests/benchmarks/bench_candidate.py MODEL.pth [--mflops 45 30 15] [--images 640] [--seen 1000] [--threads N]
 
-Prints seconds of what a study does once (curves; what the network gives before the cut) and of what a candidate takes
-(plan, cut and repair; classifying `--seen` holdout images), and the ratio of plan and repair to one classification of
+Prints seconds of what a study does once (curves; targets) and of what a candidate takes (plan, pruning and
+reconstruction; classifying `--seen` holdout images), and the ratio of these to one classification of
 the same calibration images by MODEL.
 """
 
@@ -26,6 +26,7 @@ from pruner.measurement.measure import accuracy, evaluate
 from pruner.network.loading import load_dense
 from pruner.recipe import Prune
 from pruner.system import machine
+from pruner.system.cores import core_count
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--mflops", type=float, nargs="+", default=[45, 30, 15])
-    parser.add_argument("--images", type=int, default=640, help="training images to repair with")
+    parser.add_argument("--images", type=int, default=640, help="training images for reconstruction")
     parser.add_argument("--seen", type=int, default=1000, help="holdout images to classify")
     parser.add_argument("--threads", type=int, default=machine.cores())
     parser.add_argument("--data-root", type=Path, default=os.environ.get("CIFAR10_ROOT"))
@@ -44,11 +45,11 @@ def main() -> None:
     data = load("cifar10", options.data_root and Path(options.data_root))
     dense = load_dense(options.model, data.classes)
     calibration, held = data.train.drawn(options.images, 0), data.holdout.first(options.seen)
-    print(f"{options.images} images to repair with, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{options.images} images for reconstruction, {core_count()} cores, torch {torch.__version__}")
     curves, seconds = timed(lambda: score_channels(dense, "reconstruction", calibration, resolution=224))
     print(f"once: curves {seconds:.1f} s, ", end="")
     targets, seconds = timed(lambda: record_targets(dense, calibration))
-    print(f"looking at the network before the cut {seconds:.1f} s", flush=True)
+    print(f"recording targets {seconds:.1f} s", flush=True)
     _, classifying = timed(lambda: evaluate(dense, calibration, resolution=224))
     for mflops in options.mflops:
         prune = Prune(importance="reconstruction", target_mflops=mflops, allocation="lagrangian", reconstruct=True)
@@ -57,9 +58,9 @@ def main() -> None:
         _, repairing = timed(lambda cut=cut, plan=plan: reconstruct(cut, targets, plan, calibration))
         right, seeing = timed(lambda cut=cut: evaluate(cut, held, resolution=224))
         total = planning + cutting + repairing
-        print(f"{plan.mflops:5.1f} MFLOPs: plan {planning:.2f}, cut {cutting:.2f}, repair {repairing:.2f} s, together "
-              f"{total:.2f} s ({total / classifying:.2f} times a classification of these images by the network before "
-              f"the cut); {options.seen} images classified in {seeing:.2f} s, {accuracy(right):.1%} right",
+        print(f"{plan.mflops:5.1f} MFLOPs: plan {planning:.2f}, pruning {cutting:.2f}, reconstruction {repairing:.2f}, "
+              f"together {total:.2f} s ({total / classifying:.2f} times a classification of these images by the dense "
+              f"network); {options.seen} images classified in {seeing:.2f} s, {accuracy(right):.1%} right",
               flush=True)  # fmt: skip
 
 

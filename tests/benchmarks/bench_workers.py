@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_workers.py [--seconds 30] [--data-root DIR]
 
-Trains the same cut network (half of the hidden channels) in one process, then in one a core at once, in turns, and
+Trains the same pruned network (half of the hidden channels) in one process, then in one a core at once, in turns, and
 prints images a second of both and their ratio; with `--trials N` also whole trials an hour on digits, by
 `prune-search run --workers`.
 """
@@ -66,9 +66,9 @@ def train(
     dense = mobilenet.fresh(10, 0).eval()
     prune = Prune(pruning_ratio=dict.fromkeys(STAGES, 0.5))
     model = channels.apply_plan(dense, channels.make_plan(dense, prune, importance.score_channels(dense, "l2")))
-    tune = Training(epochs=10**6, batch_size=batch, resolution=resolution, images_per_epoch=2 * batch)
+    training = Training(epochs=10**6, batch_size=batch, resolution=resolution, images_per_epoch=2 * batch)
     done, began = 0, 0.0
-    for epoch in fine_tune(model, images.train, tune, mirrors=images.mirrors):
+    for epoch in fine_tune(model, images.train, training, mirrors=images.mirrors):
         now = time.time()
         if now < start:
             continue  # warming up, until all are there
