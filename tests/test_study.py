@@ -152,7 +152,7 @@ def test_two_pools_share_a_study_and_begin_no_trial_too_many(
 
 def test_processes_that_open_a_new_study_at_once_share_one_database(tmp_path: Path) -> None:
     opening = (
-        "import sys, time; from pathlib import Path; from search.storage.trial_folder import StudyFolder; "
+        "import sys, time; from pathlib import Path; from search.storage.folder import StudyFolder; "
         "from search.storage.studies import open_study; from search.study.spec import StudySpec\n"
         "folder = StudyFolder(Path(sys.argv[1])); folder.create()\n"
         "while time.time() < float(sys.argv[2]): pass\n"

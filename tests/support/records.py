@@ -63,3 +63,13 @@ def made(number: int, mflops: float, accuracy: float, *, state: str = "done", fe
         same_as=None,
         reason="" if done else "asha after epoch 1 of 3",
     )
+
+
+FOUND = [
+    made(0, 150, 0.93),
+    made(1, 90, 0.9),
+    made(2, 160, 0.92),
+    made(3, 60, 0.5, state="stopped"),
+    made(4, 40, 0.91, feasible=False),
+]
+"""Records of every kind."""

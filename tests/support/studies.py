@@ -63,8 +63,18 @@ def write_study(path: Path, changes: str = "", *, base: Tables = TINY, without: 
     return path
 
 
-def toml(tables: Tables, name: str = "") -> str:
-    """Of tables within tables, and values that TOML writes as JSON does."""
-    values = [f"{key} = {json.dumps(value)}\n" for key, value in tables.items() if not isinstance(value, dict)]
-    below = [toml(value, f"{name}.{key}" if name else key) for key, value in tables.items() if isinstance(value, dict)]
-    return (f"[{name}]\n" if name and values else "") + "".join(values) + "".join(below)
+def toml(tables: Tables) -> str:
+    """Of tables whose values and lists TOML writes as JSON does; keys keep their order, which draws follow."""
+    values = "".join(f"{key} = {_inline(value)}\n" for key, value in tables.items() if not isinstance(value, dict))
+    sections = (
+        f"[{name}]\n" + "".join(f"{key} = {_inline(value)}\n" for key, value in table.items())
+        for name, table in tables.items()
+        if isinstance(table, dict)
+    )
+    return values + "".join(sections)
+
+
+def _inline(value: Any) -> str:
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "{ " + ", ".join(f"{key} = {_inline(part)}" for key, part in value.items()) + " }"

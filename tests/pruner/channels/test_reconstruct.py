@@ -320,7 +320,7 @@ reconstruct = true
 [prune]
 reconstruction_images = 128
 [iterative]
-count = 3
+steps = 3
 [iterative.train]
 images_per_epoch = 64
 [train]
