@@ -91,9 +91,8 @@ def test_every_trial_keeps_its_recipe_plan_and_network(finished: Finished) -> No
         plan = ChannelPlan.from_json(json.loads((folder / "plan.json").read_text()))
         model = load_network(folder / "model.pth")
         assert widths(model) == plan.kept_widths == widths(apply_plan(load_network(dense), plan))
-        measured = json.loads((folder / "measurement.json").read_text())
-        assert [row["epoch"] for row in measured["history"]] == [1, 2]
-        assert measured["seconds"]["total"] >= measured["seconds"]["training"] + measured["seconds"]["evaluation"]
+        history = json.loads((folder / "measurement.json").read_text())["history"]
+        assert [row["epoch"] for row in history] == [1, 2]
 
 
 def test_running_a_finished_study_again_changes_nothing(invoke: Invoke, finished: Finished) -> None:
