@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -64,7 +64,7 @@ def dense() -> MobileNetV2:
 def write_study(tmp_path: Path) -> WriteStudy:
     """Write the tiny study, less some keys and extended by changes; returns its path."""
 
-    def write(changes: str = "", *, without: tuple[str, ...] = (), name: str = "tiny") -> Path:
+    def write(changes: str = "", *, without: Sequence[str] = (), name: str = "tiny") -> Path:
         return studies.write_study(tmp_path / f"{name}.toml", changes, without=without)
 
     return write

@@ -153,20 +153,27 @@ def test_a_search_prunes_the_winner_of_the_one_before(invoke: Invoke, tmp_path: 
     )
 
 
+def searches(*parts: str) -> str:
+    return "".join(f"[[searches]]\n{part}\n" for part in parts)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (FINALISTS.replace("epochs = 2", "epochs = -2"), "searches.long: train.epochs"),
-        (FINALISTS.replace("space.learning_rate = 0.002", "space.importance = 'l1'"), "nothing but a learning_rate"),
-        (FINALISTS.replace('name = "search"', 'name = "search"\ntrain_only = true'), "no search before it"),
-        (FINALISTS + "[space.sparsity]\nstage6 = 0.5\n", "lose the zeros"),
-        (FINALISTS.replace("train = { epochs = 1 }", "train = { epoch = 1 }"), "did you mean epochs"),
-        ('[[searches]]\ntrials = 3\n', "searches.0.name: field required"),
-        ('[[searches]]\nname = "a"\n[[searches]]\nname = "a"\n', "name of its own"),
-        ('[[searches]]\nname = "a"\ndata.name = "cifar10"\n', "unknown key data"),
-        ('[[searches]]\nname = "a"\nspace.pruning_ratio.stage9 = 0.5\n', "stage9"),
+        (searches('name = "a"', 'name = "long"\ntrain_only = true\ntrain.epochs = -2'), "searches.long: train.epochs"),
+        (
+            searches('name = "a"', 'name = "b"\ntrain_only = true\nspace.importance = "l1"'),
+            "nothing but a learning_rate",
+        ),
+        (searches('name = "a"\ntrain_only = true', 'name = "b"'), "no search before it"),
+        (f"{FINALISTS}[space.sparsity]\nstage6 = 0.5\n", "lose the zeros"),
+        (searches('name = "a"', 'name = "b"\ntrain_only = true\ntrain.epoch = 1'), "did you mean epochs"),
+        (searches("trials = 3"), "searches.0.name: field required"),
+        (searches('name = "a"', 'name = "a"'), "name of its own"),
+        (searches('name = "a"\ndata.name = "cifar10"'), "unknown key data"),
+        (searches('name = "a"\nspace.pruning_ratio.stage9 = 0.5'), "stage9"),
     ],
-)  # fmt: skip
+)
 def test_parts_that_would_be_no_studies_are_told_before_anything_runs(
     tmp_path: Path, command: Command, text: str, message: str
 ) -> None:

@@ -200,16 +200,14 @@ BAD = {
 
 @pytest.mark.parametrize("lines", BAD)
 def test_a_study_that_is_refused_leaves_nothing_begun(command: Command, tmp_path: Path, lines: str) -> None:
-    data = "" if "[data]" in lines else "[data]\nresolution = 32\n"
-    text = f"trials = 3\n{data}{lines}"
-    text = text.replace("[data]\n", "[data]\nname = 'digits'\n")
-    (tmp_path / "bad.toml").write_text(text)
+    write_study(tmp_path / "bad.toml", lines, base={"trials": 3, "data": DATA["data"]})
+    before = set(tmp_path.iterdir())
     for name in ("run", "worker"):
         done = command(name, "bad.toml", *(["--workers", 1] if name == "run" else []), cwd=tmp_path)
         assert done.returncode == 2
         (line,) = done.stderr.splitlines()
         assert line.startswith("prune-search: ") and BAD[lines] in line
-        assert [path.name for path in tmp_path.iterdir()] == ["bad.toml"]
+        assert set(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("option", [("--device", "abacus"), ("--dense", "bad.toml"), ("--storage", "postgresql://a:b")])
