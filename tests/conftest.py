@@ -7,64 +7,25 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import settings
-from servers import Disk, Postgres, may_mount, postgres_programs
 from torchvision.models.mobilenetv2 import MobileNetV2
 
+import studies
+from processes import Command, Invoke
 from pruner.data.datasets import Dataset, digits
 from pruner.network.mobilenet import fresh
 from pruner.system.machine import prepare
 from search.cli.main import cli, main
+from servers import Disk, Postgres, may_mount, postgres_programs
+from studies import Finished, WriteStudy
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no mistake
 settings.load_profile("untimed")
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
-Invoke = Callable[..., str]
-
-TINY_BASE = """
-[data]
-name = "digits"
-resolution = 32
-[dense]
-init = "random"
-optimizer = "adamw"
-learning_rate = 0.004
-epochs = 2
-images_per_epoch = 96
-batch_size = 32
-[latency]
-runs = 3
-"""
-"""Data and dense network of the tiny study, and of whatever goes on from it."""
-
-TINY_RATIOS = """[space.pruning_ratio]
-stage3 = { low = 0.1, high = 0.8 }
-stage6 = { low = 0.1, high = 0.8 }
-head = [0.25, 0.5]"""
-"""What the tiny study samples, by stage."""
-
-TINY_STUDY = f"""
-trials = 4
-epoch_eval_images = 32
-{TINY_BASE}[space]
-importance = ["l1", "l2", "bn_scale"]
-learning_rate = {{ low = 0.002, high = 0.01, log = true }}
-{TINY_RATIOS}
-[train]
-optimizer = "adamw"
-epochs = 2
-images_per_epoch = 64
-batch_size = 32
-"""
 
 
 def pytest_configure() -> None:
@@ -78,53 +39,9 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, cores[int(tester.removeprefix("gw")) % len(cores) :: int(testers)])
 
 
-@contextmanager
-def running(
-    *arguments: object,
-    stdout: int | IO[str] = subprocess.PIPE,
-    stderr: int | IO[str] = subprocess.PIPE,
-    **environment: str,
-) -> Iterator[subprocess.Popen[str]]:
-    """`prune-search` in a process of its own, whose children can be found; killed at the end if it still runs."""
-    program = str(Path(sys.executable).with_name("prune-search"))
-    with subprocess.Popen(
-        [program, *map(str, arguments)],
-        stdout=stdout, stderr=stderr, text=True, env={**os.environ, **environment},
-    ) as process:  # fmt: skip
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def workers(pool: int) -> list[int]:
-    """A pool's workers are children of the server that it forks them from."""
-    return [worker for child in children(pool) for worker in children(child)]
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    """Until it holds, while the process, if one is given, is at work."""
-    while not condition():
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-
-def status(invoke: Invoke, study: Path, runs: Path) -> dict[str, Any]:
-    return json.loads(invoke("status", study, "--runs", runs, "--json"))
-
-
-def figures(study: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a rerun must give again: everything but who did it, and how long it took."""
-    timed = ("wall_seconds", "cpu_seconds", "cost", "worker", "threads", "latency_ms")
-    return [{key: value for key, value in record.items() if key not in timed} for record in study["records"]]
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Where files or tests are named, there is too little to share out; None: as many testers as cores."""
+    return 0 if any(Path(argument.partition("::")[0]).is_file() for argument in config.args) else None
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -144,17 +61,11 @@ def dense() -> MobileNetV2:
 
 
 @pytest.fixture
-def write_study(tmp_path: Path) -> Callable[..., Path]:
-    """Write the tiny study with some lines replaced, or added in front; returns its path."""
+def write_study(tmp_path: Path) -> WriteStudy:
+    """Write the tiny study, less some keys and extended by changes; returns its path."""
 
-    def write(*changes: tuple[str, str], extra: str = "", name: str = "tiny") -> Path:
-        text = extra + TINY_STUDY
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new, 1)
-        path = tmp_path / f"{name}.toml"
-        path.write_text(text)
-        return path
+    def write(changes: str = "", *, without: Sequence[str] = (), name: str = "tiny") -> Path:
+        return studies.write_study(tmp_path / f"{name}.toml", changes, without=without)
 
     return write
 
@@ -197,11 +108,10 @@ def invoke() -> Invoke:
 
 
 @pytest.fixture(scope="session")
-def finished(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+def finished(invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """(study file, runs folder, what `run --json` printed) of a tiny study that ran through undisturbed."""
     folder = tmp_path_factory.mktemp("finished")
-    study = folder / "tiny.toml"
-    study.write_text(TINY_STUDY)
+    study = studies.write_study(folder / "tiny.toml")
     return study, folder / "runs", json.loads(invoke("run", study, "--runs", folder / "runs", "--json"))
 
 

@@ -7,20 +7,20 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Invoke
 
+from processes import Invoke
 from pruner.channels.importance import score_channels
 from pruner.channels.plan import make_plan
 from pruner.data.datasets import cifar10
 from pruner.measurement.measure import accuracy, count, evaluate
 from pruner.network.loading import load_dense, load_network
 from pruner.network.mobilenet import architecture_difference
+from repository import STUDIES
 from search.sampling.recipe import grid, recipe
 from search.sampling.samplers import budget
 from search.study.spec import read_study
 
 CourseFiles = tuple[Path, Path]
-STUDIES = Path(__file__).parent.parent / "studies"
 SHIPPED = sorted(STUDIES.glob("*/mobilenet.pth"))
 
 
@@ -89,10 +89,15 @@ def test_the_record_is_graded_as_its_card_says(course_files: CourseFiles, invoke
 def test_the_course_study_cut_short(course_files: CourseFiles, invoke: Invoke, tmp_path: Path) -> None:
     """One trial on a few images: the whole way on the real data, at a low resolution."""
     root, base = course_files
-    text = (STUDIES / "course.toml").read_text()
     study = tmp_path / "course.toml"
-    shorter = text.replace("trials = 24", "trials = 1").replace("images_per_epoch = 6400", "images_per_epoch = 320")
-    study.write_text(shorter.replace('name = "cifar10"', 'name = "cifar10"\nresolution = 64\nholdout = 500'))
+    study.write_text(
+        f'''
+extends = "{STUDIES / "course.toml"}"
+trials = 1
+train.images_per_epoch = 320
+data = {{ resolution = 64, holdout = 500 }}
+'''
+    )
     options = ("--data-root", root, "--dense", base, "--runs", tmp_path / "runs")
     printed = json.loads(invoke("run", study, *options, "--json"))
     assert printed["trials"]["done"] + printed["trials"]["skipped"] == 1

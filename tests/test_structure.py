@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from pruner.network.mobilenet import fresh
+from repository import ROOT
 from search.pipeline.parts import read_parts
 from search.study.reference import reference
 from search.study.spec import read_study
 from search.workers.local import _PRELOADED
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_the_fork_server_loads_modules_that_exist() -> None:
@@ -45,6 +44,13 @@ def test_the_top_level_holds_what_was_agreed() -> None:
     agreed = {"search", "pruner", "tests", "studies", "pyproject.toml", "README.md", "runs", "build"}
     found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
     assert {name for name in found - agreed if not name.endswith(".egg-info")} == set()
+
+
+def test_tests_are_in_folders_named_after_what_they_test() -> None:
+    for package in ("pruner", "search"):
+        for path in (ROOT / "tests" / package).rglob("test_*.py"):
+            tested = ROOT / path.parent.relative_to(ROOT / "tests")
+            assert (tested / "__init__.py").exists(), f"{path}: there is no {tested}"
 
 
 @pytest.mark.slow

@@ -7,30 +7,28 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 import torch
-from conftest import TINY_RATIOS, Command, Invoke, running, status, wait_for
 
+from processes import Command, Invoke, running, wait_for
 from pruner.channels.plan import ChannelPlan, apply_plan
 from pruner.network.loading import load_network
 from pruner.network.mobilenet import widths
+from records import status
+from repository import STUDIES
 from search.exit_status import ExitStatus
 from search.sampling.early_stopping import report_curve
 from search.study.score import ScoreRule
 from search.study.spec import StudySpec
+from studies import Finished, WriteStudy
 
 pytestmark = pytest.mark.slow
-WriteStudy = Callable[..., Path]
 
 
-def test_a_study_ends_with_trials_a_report_and_a_graded_network(
-    invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]]
-) -> None:
+def test_a_study_ends_with_trials_a_report_and_a_graded_network(invoke: Invoke, finished: Finished) -> None:
     study, runs, printed = finished
     assert printed["trials"]["done"] == 4
     state = status(invoke, study, runs)
@@ -38,8 +36,8 @@ def test_a_study_ends_with_trials_a_report_and_a_graded_network(
     assert {"number", "score", "mflops", "accuracy"} <= state["best"].keys()
     assert state["wall_seconds"] > 0
     for record in state["records"]:  # before training, and after each of two epochs
-        assert record["work"] == sorted(record["work"])
-        assert 0 < record["work"][0] < record["work"][2] <= record["cpu_seconds"]
+        assert record["cost"] == sorted(record["cost"])
+        assert 0 < record["cost"][0] < record["cost"][2] <= record["cpu_seconds"]
     best = max(state["records"], key=lambda r: r["score"])
     assert best["number"] == state["best"]["number"]
     assert printed["test"]["mflops"] == pytest.approx(best["mflops"], abs=1e-6)
@@ -48,7 +46,7 @@ def test_a_study_ends_with_trials_a_report_and_a_graded_network(
     assert not [line for line in report.splitlines() if "<script src=" in line or "<link" in line]
 
 
-def test_optuna_has_every_trials_learning_curve(invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]]) -> None:
+def test_optuna_has_every_trials_learning_curve(invoke: Invoke, finished: Finished) -> None:
     study, runs, _ = finished
     opened = optuna.load_study(study_name="tiny", storage=f"sqlite:///{runs}/tiny/study.db")
     for trial, record in zip(opened.trials, status(invoke, study, runs)["records"], strict=True):
@@ -72,7 +70,7 @@ def test_a_continued_trial_tells_of_an_epoch_once_and_of_two_objectives_nothing_
     assert two.trials[0].intermediate_values == {}
 
 
-def test_every_trial_keeps_its_recipe_plan_and_network(finished: tuple[Path, Path, dict[str, Any]]) -> None:
+def test_every_trial_keeps_its_recipe_plan_and_network(finished: Finished) -> None:
     _, runs, _ = finished
     (dense,) = (runs / "dense").glob("*.pth")
     for number in range(4):
@@ -97,9 +95,7 @@ def test_every_trial_keeps_its_recipe_plan_and_network(finished: tuple[Path, Pat
         assert [row["epoch"] for row in history] == [1, 2]
 
 
-def test_running_a_finished_study_again_changes_nothing(
-    invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]]
-) -> None:
+def test_running_a_finished_study_again_changes_nothing(invoke: Invoke, finished: Finished) -> None:
     study, runs, printed = finished
     models = sorted((runs / "tiny" / "trials").glob("*/model.pth"))
     stamps = [path.stat().st_mtime_ns for path in models]
@@ -107,9 +103,7 @@ def test_running_a_finished_study_again_changes_nothing(
     assert [path.stat().st_mtime_ns for path in models] == stamps
 
 
-def test_export_score_and_plot_by_command(
-    command: Command, invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_export_score_and_plot_by_command(command: Command, invoke: Invoke, finished: Finished, tmp_path: Path) -> None:
     study, runs, printed = finished
     invoke("export", study, "--runs", runs, "--trial", 2, "--out", tmp_path, "--format", "pth", "--no-grade")
     out = tmp_path / "mobilenet-2.pth"
@@ -129,7 +123,7 @@ def test_export_score_and_plot_by_command(
 
 
 def test_a_dense_network_whose_training_is_killed_goes_on_from_its_last_epoch(
-    invoke: Invoke, finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+    invoke: Invoke, finished: Finished, tmp_path: Path
 ) -> None:
     study, runs, _ = finished
     with running("train-dense", study, "--runs", tmp_path) as process:
@@ -175,14 +169,13 @@ def test_a_changed_space_is_refused_with_the_difference_and_more_trials_are_not(
     command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path
 ) -> None:
     runs = tmp_path / "runs"
-    quick = ('[train]\noptimizer = "adamw"\nepochs = 2', '[train]\noptimizer = "adamw"\nepochs = 0')
-    fewer = ("trials = 4", "trials = 2")
-    invoke("run", write_study(quick, fewer), "--runs", runs)
-    refused = command("run", write_study(quick, fewer, ("high = 0.8", "high = 0.7")), "--runs", runs)
+    fewer = "trials = 2\ntrain.epochs = 0\n"
+    invoke("run", write_study(fewer), "--runs", runs)
+    refused = command("run", write_study(f"{fewer}space.pruning_ratio.stage3.high = 0.7"), "--runs", runs)
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
     assert "space.pruning_ratio.stage3.high was 0.8, is 0.7" in line
-    study = write_study(quick)
+    study = write_study("train.epochs = 0")
     invoke("run", study, "--runs", runs)
     assert status(invoke, study, runs)["trials"]["done"] == 4
     other = tmp_path / "other.pth"
@@ -196,16 +189,10 @@ def test_a_changed_space_is_refused_with_the_difference_and_more_trials_are_not(
 def test_equal_plans_are_trained_once_and_plans_beyond_a_limit_never(
     invoke: Invoke, write_study: WriteStudy, tmp_path: Path
 ) -> None:
-    space = (
-        'importance = ["l1", "l2", "bn_scale"]\nlearning_rate = { low = 0.002, high = 0.01, log = true }\n'
-        + TINY_RATIOS
-    )
     # 0.5 and 0.50001 are different samples of equal plans; an uncut network is over the limit.
-    mine = "learning_rate = 0.004\nglobal_pruning_ratio = [0.5, 0.50001, 0.0]"
-    study = write_study((space, mine), extra='[sampler]\nname = "grid"\n[constraints]\nmax_mflops = 250\n')
-    # TOML: top-level keys come before tables
-    text = study.read_text().replace("\ntrials = 4\nepoch_eval_images = 32\n", "\n")
-    study.write_text(text)
+    space = "learning_rate = 0.004\nglobal_pruning_ratio = [0.5, 0.50001, 0.0]"
+    changes = f'sampler.name = "grid"\nconstraints.max_mflops = 250\n[space]\n{space}'
+    study = write_study(changes, without=["trials", "epoch_eval_images", "space"])
     invoke("run", study, "--runs", tmp_path / "runs", "--workers", 1)  # one after the other
     first, second, third = status(invoke, study, tmp_path / "runs")["records"]
     assert (first["state"], second["state"], third["state"]) == ("done", "done", "skipped")
@@ -224,11 +211,14 @@ def test_equal_plans_are_trained_once_and_plans_beyond_a_limit_never(
 def test_two_objectives_a_limit_and_every_sampler_that_looks_at_them(
     command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path, sampler: str
 ) -> None:
-    extra = 'objectives = ["mflops", "accuracy"]\n'
-    more = f'[sampler]\nname = "{sampler}"\nn_startup_trials = 2\n[constraints]\nmin_accuracy = 0.99\n[data]'
-    study = write_study(("[data]", more), extra=extra)
-    text = study.read_text().replace("epochs = 2\nimages_per_epoch = 64", "epochs = 1\nimages_per_epoch = 32")
-    study.write_text(text)
+    study = write_study(
+        f"""
+objectives = ["mflops", "accuracy"]
+sampler = {{ name = "{sampler}", n_startup_trials = 2 }}
+constraints.min_accuracy = 0.99
+train = {{ epochs = 1, images_per_epoch = 32 }}
+"""
+    )
     done = command("run", study, "--runs", tmp_path / "runs", "--json")
     assert done.returncode == ExitStatus.NONE_FEASIBLE
     printed = json.loads(done.stdout)
@@ -246,14 +236,14 @@ def test_two_objectives_a_limit_and_every_sampler_that_looks_at_them(
 def test_latency_is_a_limit_before_any_training_and_an_objective(
     command: Command, invoke: Invoke, write_study: WriteStudy, tmp_path: Path
 ) -> None:
-    strict = write_study(("trials = 4", "trials = 2"), extra="constraints.max_latency_ms = 0.001\n", name="strict")
+    strict = write_study("trials = 2\nconstraints.max_latency_ms = 0.001", name="strict")
     assert command("run", strict, "--runs", tmp_path, "--workers", 1).returncode == ExitStatus.NONE_FEASIBLE
     dense = next((tmp_path / "dense").glob("*.pth"))
     for record in status(invoke, strict, tmp_path)["records"]:
         assert (record["state"], record["feasible"]) == ("skipped", False)
         assert "over 0.001 ms" in record["reason"]
         assert record["curve"] == []
-    fast = write_study(("trials = 4", "trials = 2"), extra='objectives = ["latency_ms", "accuracy"]\n', name="fast")
+    fast = write_study('trials = 2\nobjectives = ["latency_ms", "accuracy"]', name="fast")
     invoke("run", fast, "--runs", tmp_path, "--dense", dense, "--workers", 1)
     opened = optuna.load_study(study_name="fast", storage=f"sqlite:///{tmp_path}/fast/study.db")
     assert [d.name for d in opened.directions] == ["MINIMIZE", "MAXIMIZE"]
@@ -265,11 +255,15 @@ def test_latency_is_a_limit_before_any_training_and_an_objective(
 
 @pytest.mark.parametrize("rule", ["asha", "median", "hyperband"])
 def test_hopeless_trials_are_stopped_early(invoke: Invoke, write_study: WriteStudy, tmp_path: Path, rule: str) -> None:
-    more = f'[early_stopping]\nname = "{rule}"\nwarmup_epochs = 1\n[sampler]\nname = "random"\n[data]'
     trials = 3 if rule == "hyperband" else 9  # its brackets are too small to stop any even of nine
-    study = write_study(("trials = 4", f"trials = {trials}"), ("[data]", more))
-    text = study.read_text().replace("epochs = 2\nimages_per_epoch = 64", "epochs = 3\nimages_per_epoch = 32")
-    study.write_text(text)
+    study = write_study(
+        f"""
+trials = {trials}
+early_stopping = {{ name = "{rule}", warmup_epochs = 1 }}
+sampler.name = "random"
+train = {{ epochs = 3, images_per_epoch = 32 }}
+"""
+    )
     printed = json.loads(invoke("run", study, "--runs", tmp_path / "runs", "--json"))
     state = status(invoke, study, tmp_path / "runs")
     assert state["trials"]["stopped"] + state["trials"]["done"] == trials
@@ -282,7 +276,7 @@ def test_hopeless_trials_are_stopped_early(invoke: Invoke, write_study: WriteStu
 
 
 def test_the_quickstart_as_a_new_user_runs_it(tmp_path: Path) -> None:
-    study = Path(__file__).parent.parent / "studies" / "quickstart.toml"
+    study = STUDIES / "quickstart.toml"
     program = [str(Path(sys.executable).with_name("prune-search")), "run", str(study), "--json"]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

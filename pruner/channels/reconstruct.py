@@ -49,7 +49,7 @@ def record_targets(
                 batch_size=BATCH,
                 resolution=resolution,
                 on_images=on_images,
-            )  # fmt: skip
+            )
         )
     return {name: torch.cat([batch[name] for batch in found]) for name in names}
 

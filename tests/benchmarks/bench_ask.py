@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sampler", default="tpe", choices=["tpe", "gp", "random", "nsga2"])
     chosen = parser.parse_args()
-    sys.path.append(str(Path(__file__).parents[1]))
+    sys.path.append(str(Path(__file__).parents[1] / "support"))
     from servers import Postgres, postgres_programs
 
     programs = postgres_programs()

@@ -57,13 +57,12 @@ def milliseconds(action: Callable[[], object], rounds: int) -> float:
     return 1000 * min(spent)
 
 
-def study_of(cut: float, trials: int) -> str:
-    from conftest import TINY_BASE
-
+def changes(cut: float, trials: int) -> str:
+    """To the tiny study."""
     cuts = "".join(f"stage{number} = {cut}\n" for number in range(2, 8))
-    train = '[train]\noptimizer = "adamw"\nepochs = 1\nimages_per_epoch = 32\nbatch_size = 32\n'
+    train = "train = { epochs = 1, images_per_epoch = 32 }\n"
     space = f"[space]\nlearning_rate = {{ low = 0.002, high = 0.01 }}\n[space.pruning_ratio]\n{cuts}head = {cut}\n"
-    return f"trials = {trials}\nepoch_eval_images = 32\n{TINY_BASE}{space}{train}"
+    return f"trials = {trials}\n{train}{space}"
 
 
 def main() -> None:
@@ -72,12 +71,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cuts", type=float, nargs="+", default=[0.0, 0.5, 0.75])
     chosen = parser.parse_args()
-    sys.path.append(str(Path(__file__).parents[1]))
+    sys.path.append(str(Path(__file__).parents[1] / "support"))
+    from studies import write_study
+
     torch.set_num_threads(1)
     for cut in chosen.cuts:
         with tempfile.TemporaryDirectory() as place:
             study, runs = Path(place) / "tiny.toml", Path(place) / "runs"
-            study.write_text(study_of(cut, chosen.trials))
+            write_study(study, changes(cut, chosen.trials), without=["space"])
             subprocess.run(["prune-search", "run", study, "--runs", runs], check=True, capture_output=True)
             spec, folder = read_study(study), StudyFolder(runs / "tiny")
             shared = Shared(load_study(spec, folder), None)
