@@ -14,6 +14,7 @@ from pruner.system.machine import cores, processor
 from search.export.grade import Grade
 from search.report.style import short
 from search.results.records import Dense, Record
+from search.results.table import markdown_table
 from search.study.spec import StudySpec
 
 _PACKAGES = ("prune-search", "torch", "torchvision", "torch-pruning", "optuna")
@@ -95,22 +96,20 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             f"Classifies {card['data']['name']} images at {card['data']['resolution']} pixels a side, normalised with "
             "ImageNet's mean and standard deviation.",
             "",
-            *_table(("", ""), rows),
+            markdown_table(("", ""), rows),
             "## Files",
             "",
             "Each file was loaded back; the difference is the largest in any output between it and the network.",
             "",
-            *_table(("file", "bytes", "largest difference"), files),
+            markdown_table(("file", "bytes", "largest difference"), files),
             "## Channels",
             "",
-            *_table(("group", "kept", "of"), widths),
+            markdown_table(("group", "kept", "of"), widths),
             "## Recipe",
             "",
-            *(
-                _table(("sampled", "value"), sampled)
-                if sampled
-                else ["Nothing was sampled: the study file fixes the recipe.", ""]
-            ),
+            markdown_table(("sampled", "value"), sampled)
+            if sampled
+            else "Nothing was sampled: the study file fixes the recipe.\n",
             "The JSON beside this file holds the whole recipe. This command reproduces the network:",
             "",
             f"    {card['command']}",
@@ -119,8 +118,3 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             "",
         ]
     )
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [titles, ["---"] * len(titles), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines] + [""]

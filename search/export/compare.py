@@ -19,6 +19,7 @@ from pruner.network.mobilenet import classes, widths
 from pruner.weights.masks import looks_masked, weights
 from search.export.grade import grade
 from search.report.weights import distributions_figure, mask_figure, parameters_figure
+from search.results.table import text_table
 from search.study.score import ScoreRule
 from search.terminal.progress import Progress
 
@@ -69,12 +70,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     stages = list(rows[0]["mflops_by_stage"])
     titles = ["model", "MFLOPs", *(stage.replace("stage", "s") for stage in stages), "parameters", "bytes", "ms",
               "accuracy", "score"]  # fmt: skip
-    lines = [titles, *(_cells(row, stages) for row in sorted(rows, key=lambda row: -(row["score"] or 0.0)))]
-    wide = [max(len(line[i]) for line in lines) for i in range(len(titles))]
-    return "\n".join(
-        "  ".join(cell.ljust(wide[0]) if i == 0 else cell.rjust(wide[i]) for i, cell in enumerate(line))
-        for line in lines
-    )
+    return text_table(titles, [_cells(row, stages) for row in sorted(rows, key=lambda row: -(row["score"] or 0.0))])
 
 
 def _cells(row: dict[str, Any], stages: Sequence[str]) -> list[str]:

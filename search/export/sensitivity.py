@@ -18,6 +18,7 @@ from pruner.resources import calibration
 from pruner.system.files import read_json, write_json
 from pruner.weights.masks import score_weights, weights
 from pruner.weights.sensitivity import allocate_sparsity, scan_channels, scan_weights
+from search.results.table import text_table
 from search.terminal.progress import Progress
 
 
@@ -109,9 +110,6 @@ def table(found: dict[str, Any]) -> str:
     """The scan as a text table: a row for each layer, a column for each sparsity."""
     by_name = curves(found)
     sparsities = sorted({sparsity for curve in by_name.values() for sparsity in curve})
-    wide = max((len(name) for name in by_name), default=0)
-    lines = [f"{'':{wide}}" + "".join(f"{sparsity:9.3g}" for sparsity in sparsities)]
-    for name, curve in by_name.items():
-        cells = (f"{curve[s]:9.2%}" if s in curve else " " * 9 for s in sparsities)
-        lines.append(f"{name:{wide}}" + "".join(cells))
-    return "\n".join([*lines, f"The network as it is: {found['dense']:.2%} of {found['settings']['images']} images."])
+    rows = [[name, *(f"{curve[s]:.2%}" if s in curve else "" for s in sparsities)] for name, curve in by_name.items()]
+    text = text_table(["", *(f"{sparsity:.3g}" for sparsity in sparsities)], rows)
+    return f"{text}\nThe network as it is: {found['dense']:.2%} of {found['settings']['images']} images."

@@ -15,6 +15,7 @@ from search.report import figures as plots
 from search.report.style import short
 from search.results.incumbent import standings
 from search.results.records import Dense, Record, best, headline, importances, records
+from search.results.table import html_table
 from search.storage.studies import dense_of
 from search.study.spec import StudySpec
 
@@ -152,10 +153,8 @@ def _table(found: Sequence[Record]) -> str:
             _cell(r.wall_seconds, ",.0f"),
             f"{sampled} {r.reason}",
         )
-        mark = ' class="best"' if r == top else ""
-        rows.append(f"<tr{mark}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        rows.append(cells)
+    return html_table(titles, rows, marked=found.index(top) if top else None)
 
 
 def _cell(value: Any, form: str) -> str:

@@ -1,8 +1,9 @@
-"""Studies as CSV tables for spreadsheets and scripts."""
+"""Tables: of trials and studies, and any rows as CSV, text, Markdown or HTML."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -19,7 +20,7 @@ def trials_table(found: Sequence[Record]) -> str:
     rows = [
         [*(getattr(r, column) for column in _COLUMNS), *(r.sampled.get(name) for name in names)] for r in found
     ]  # fmt: skip
-    return _csv([*_COLUMNS, *names], rows)
+    return csv_table([*_COLUMNS, *names], rows)
 
 
 def score_table(studies: Mapping[str, Sequence[Record]]) -> str:
@@ -29,12 +30,37 @@ def score_table(studies: Mapping[str, Sequence[Record]]) -> str:
         for name, found in studies.items()
         for mark in score_over_time(found)
     ]
-    return _csv(["study", "core_hours", "predicted", "reached"], rows)
+    return csv_table(["study", "core_hours", "predicted", "reached"], rows)
 
 
-def _csv(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def csv_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """CSV, for spreadsheets and scripts."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(titles)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def text_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns for a terminal: the first to the left, the others to the right."""
+    lines = [titles, *rows]
+    wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = ([line[0].ljust(wide[0]), *map(str.rjust, line[1:], wide[1:])] for line in lines)
+    return "\n".join("  ".join(cells) for cells in aligned)
+
+
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def html_table(titles: Sequence[str], rows: Sequence[Sequence[str]], marked: int | None = None) -> str:
+    """An HTML table; the row in the place `marked` has the class `best`."""
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+    body = []
+    for place, row in enumerate(rows):
+        mark = ' class="best"' if place == marked else ""
+        body.append(f"<tr{mark}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
