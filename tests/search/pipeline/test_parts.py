@@ -205,10 +205,13 @@ def test_trials_that_were_trained_through_make_a_forecast(
     result = json.loads(invoke("predictor", study, "--runs", runs, "--json", "--out", tmp_path / "f.html"))
     records = status(invoke, study, runs)["records"]
     assert result["observations"] == [[r["mflops"], r["accuracy_before"], r["accuracy"]] for r in records]
-    assert len(result["foretold"]) == len(records) and "Foretold" in (tmp_path / "f.html").read_text()
+    assert (
+        len(result["predicted"]) == len(records)
+        and "Predicted by the other networks" in (tmp_path / "f.html").read_text()
+    )
     line = invoke("predictor", study, "--runs", runs).splitlines()[-1]
     assert line.startswith("observations = [[")
     untrained = write_study(tmp_path / "few.toml", "trials = 1", base=CANDIDATES)
     invoke("run", untrained, "--runs", tmp_path / "runs")
     told = command("predictor", untrained, "--runs", tmp_path / "runs")
-    assert told.returncode == 2 and "0 trials were searched at" in told.stderr and told.stderr.count("\n") == 1
+    assert told.returncode == 2 and "0 trials were evaluated untrained" in told.stderr and told.stderr.count("\n") == 1
