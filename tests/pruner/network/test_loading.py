@@ -464,7 +464,7 @@ def test_other_files_are_named_for_what_they_are(kind: str, suffix: str, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignored_layers")
+@pytest.mark.filterwarnings("ignore")
 def test_programs_and_folders_are_named_for_what_they_are(network: MobileNetV2, tmp_path: Path) -> None:
     images, path = torch.zeros(1, 3, 32, 32), tmp_path / "network.pth"
     torch.jit.save(torch.jit.trace(network, images), path)
