@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -96,6 +97,14 @@ _LAYOUTS = {
 _LAST_WORDS_S = 1.0
 
 
+def _takes_more(stream: TextIO) -> bool:
+    """Whether a write to the stream returns at once: it does not where a pipe is full or a terminal is paused."""
+    try:
+        return bool(select.select([], [stream.fileno()], [], 0)[1])
+    except (OSError, ValueError):  # not a file, but a replacement by a test or a notebook
+        return True
+
+
 class Terminal:
     """Bars and lines on standard error, so that standard output stays clean for scripts.
 
@@ -118,6 +127,7 @@ class Terminal:
         interrupted, shown = kind is not None and issubclass(kind, KeyboardInterrupt), False
         try:
             shown = self._screen.close(_LAST_WORDS_S if interrupted else None)
+            shown = shown and (not interrupted or _takes_more(self._stderr))
         finally:
             if not shown:
                 sys.stderr = io.StringIO()  # nobody reads, so writing more would block forever

@@ -207,7 +207,7 @@ def test_trials_that_were_trained_through_make_a_forecast(
     assert result["observations"] == [[r["mflops"], r["accuracy_before"], r["accuracy"]] for r in records]
     assert (
         len(result["predicted"]) == len(records)
-        and "Predicted by the other networks" in (tmp_path / "f.html").read_text()
+        and "predicted by the other networks" in (tmp_path / "f.html").read_text()
     )
     line = invoke("predictor", study, "--runs", runs).splitlines()[-1]
     assert line.startswith("observations = [[")

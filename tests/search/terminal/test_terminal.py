@@ -277,7 +277,7 @@ def test_a_study_ends_although_nobody_reads_its_screen(
     reading, writing = full_pipe()
     given.press("S")
     with (
-        given.running(*arguments)
+        running(*arguments, terminal=given.device, TERM="xterm-256color")
         if paused == "terminal"
         else subprocess.Popen([PROGRAM, *map(str, arguments)], stdout=writing, stderr=writing)
     ) as process:

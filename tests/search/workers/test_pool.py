@@ -127,7 +127,7 @@ def test_a_worker_that_always_dies_is_given_up_with_the_reason(
             time.sleep(0.3)
         _, stderr = pool.communicate()
     assert pool.returncode == 2
-    assert stderr.count("begun again") == 8  # four times each of two
+    assert stderr.count("restarting") == 8  # four times each of two
     assert "SIGKILL" in stderr.splitlines()[-1]
     assert "Traceback" not in stderr
 
@@ -187,7 +187,7 @@ def test_a_worker_that_slept_and_was_taken_for_dead_drops_its_trial_without_harm
         sleeper.send_signal(signal.SIGCONT)
         stdout, stderr = sleeper.communicate()
     assert sleeper.returncode == 0, stderr
-    assert "taken for dead" in stderr
+    assert "declared dead" in stderr
     assert "all trials are done" in stdout
     (record,) = json.loads(invoke("status", study, "--runs", here, "--storage", url, "--json"))["records"]
     assert record["state"] == "done"
