@@ -184,7 +184,7 @@ def test_many_trials_survive_what_befalls_their_workers_disk_and_server(
     common: tuple[object, ...] = ("--dense", dense, "--grace-period", GRACE_S)
     # Two folders stand for two machines: neither sees the other's locks, and a worker that is stopped counts as dead.
     folders, count, postgres = [place / "local"], 4, None
-    url = f"sqlite:///{place}/here/tiny/study.db"
+    url = f"sqlite:///{place}/local/tiny/study.db"
     if server == "postgres":
         postgres = request.getfixturevalue("postgres")
         assert isinstance(postgres, Postgres)
