@@ -82,7 +82,7 @@ def obs_error_curve(
         damped = covariance.double() + ridge_share * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(width)
         inverses.append(torch.cholesky_inverse(torch.linalg.cholesky(damped)))
     left = torch.arange(width)
-    """The channels that the rows and columns at hand stand for."""
+    """The channels of the remaining rows and columns."""
     going = torch.zeros(width, dtype=torch.bool)
     order, errors, error = [], [], 0.0
     for _ in range(width):

@@ -81,7 +81,7 @@ def fine_tune(
     if training.distill_temperature and teacher is None:
         raise InputError("distill_temperature: learning from the dense network needs its logits")
     device = split.images.device
-    # The average lies as the weights do now: a resumed run must begin as this one, or it rounds otherwise.
+    # The average takes over this layout. A resumed run must begin with the same one to round alike.
     model.to(device, memory_format=torch.channels_last)
     if keeper:
         keeper.to(device)

@@ -36,7 +36,7 @@ class Step:
         self._average = Average(model, training.ema_decay) if training.ema_decay else None
 
     def begin(self, part: Training) -> None:
-        """From now on compute gradients as a phase says."""
+        """Compute gradients as this phase says from now on."""
         self._gradients = Gradients(self.model, part, self._loss)
         align_state(self.optimizer)
 
@@ -45,7 +45,7 @@ class Step:
     ) -> tuple[Tensor, Tensor]:
         """(mean loss, logits) of a batch, after moving the weights by it.
 
-        `wanted`: the teacher's logits, if it has any say; this is step `number` (from 0) of `count`.
+        `wanted`: the teacher's logits, if there is a teacher; this is step `number` (from 0) of `count`.
         """
         assert self._gradients is not None  # a phase has begun
         for group in self.optimizer.param_groups:
@@ -71,11 +71,12 @@ class Step:
         return soft + self._training.ce_weight * hard
 
     def finish(self, split: Split, resolution: int) -> None:
-        """Make the network what is kept of the training, for images of that many pixels a side."""
-        self.model.to(memory_format=torch.channels_last)  # whatever ran it last: one that is resumed here rounds alike
+        """Turn the network into the result of the training, for images of that many pixels a side."""
+        # A run that is resumed here has this layout, so rounding must not depend on the last phase's.
+        self.model.to(memory_format=torch.channels_last)
         if self._average:
             self._average.put_in()
-            if self._keeper:  # the average remembers weights that became zero on the way
+            if self._keeper:  # the average still holds weights that became zero during training
                 apply_masks(self.model, self._keeper.masks)
         moved = resolution != self._training.parts[-1].resolution
         if count := self._training.bn_recalibration_images or moved * _MOVED_IMAGES:
@@ -101,10 +102,10 @@ class Step:
 
 
 def align_state(optimizer: torch.optim.Optimizer) -> None:
-    """Lay out in memory what the optimizer remembers of each weight as the weight itself is.
+    """Give the optimizer's state of each weight the memory layout of the weight.
 
-    Fused optimizers go through both in the order in which they lie there: where these differ, they give a weight
-    another's momentum, and say nothing (torch 2.14).
+    Fused optimizers walk through both in memory order. Where the layouts differ, they silently apply one weight's
+    momentum to another (torch 2.14).
     """
     for weight, remembered in optimizer.state.items():
         for name, value in remembered.items():
