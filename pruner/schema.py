@@ -73,9 +73,9 @@ class Checked:
                 raise InputError(field_error(name, error)) from None
 
 
-def fields_of(value: Any) -> dict[str, Any]:
-    """A dataclass's fields by name, as they are."""
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+def fields_of(value: Any, kind: Any = None) -> dict[str, Any]:
+    """A dataclass's fields by name, as they are; with `kind`, only those of this one of its base classes."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind or value)}
 
 
 def field_error(name: str, error: ValidationError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from pruner.data.batches import map_batches
 from pruner.data.datasets import Split
 from pruner.system.seeds import mix
+from pruner.training.replicas import replica, statistics
 
 _BATCH = 64
 
@@ -55,23 +55,23 @@ def recalibrate_batchnorm(model: nn.Module, split: Split, *, count: int, resolut
     """
     if count > _BATCH:
         count -= count % _BATCH  # a handful of images would weigh as much as a full batch
-    statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
 
     def of_batch(images: Tensor, _labels: Tensor, _number: int) -> list[Tensor]:
-        replica = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()}).train()
-        for layer in replica.modules():
+        copied = replica(model)
+        for layer in copied.modules():
             if isinstance(layer, nn.Dropout):
                 layer.eval()
             elif isinstance(layer, nn.BatchNorm2d):
                 layer.momentum = 1.0  # the running statistics become the batch's
-        replica(images)
-        return [buffer for buffer in replica.buffers() if buffer.is_floating_point()]
+        copied(images)
+        return statistics(copied)
 
-    totals = [torch.zeros_like(statistic) for statistic in statistics]
+    own = statistics(model)
+    totals = [torch.zeros_like(statistic) for statistic in own]
     batches = 0
     drawn = split.drawn(count, mix(seed, 0xB47))
     for found in map_batches(of_batch, drawn, batch_size=_BATCH, resolution=resolution):
         torch._foreach_add_(totals, found)
         batches += 1
     torch._foreach_div_(totals, batches)
-    torch._foreach_copy_(statistics, totals)
+    torch._foreach_copy_(own, totals)

@@ -8,7 +8,6 @@ activations at a time. On a GPU the batch is computed as a whole.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -22,6 +21,7 @@ from pruner.errors import InputError
 from pruner.system.cores import on_cores
 from pruner.system.machine import has_fast_half
 from pruner.train import Training
+from pruner.training.replicas import replica, statistics
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """The sum of the losses of logits (images, classes), given the labels and, if there is a teacher, its logits."""
@@ -106,18 +106,18 @@ class Gradients:
     def _begin(self, count: int) -> list[MobileNetV2]:
         """Replicas for so many parts: they share the weights, and begin with the network's running statistics."""
         while len(self._replicas) < count:
-            self._replicas.append(_replica(self._model, self._half))
-        statistics = _statistics(self._model)
-        for replica in self._replicas[:count]:
-            torch._foreach_copy_(_statistics(replica), statistics)
+            self._replicas.append(_for_training(replica(self._model), self._half))
+        own = statistics(self._model)
+        for each in self._replicas[:count]:
+            torch._foreach_copy_(statistics(each), own)
         return self._replicas[:count]
 
     def _finish(self, replicas: list[MobileNetV2]) -> None:
         """The network's running statistics become the mean of those of the parts."""
-        statistics = _statistics(self._model)
-        torch._foreach_zero_(statistics)
-        for replica in replicas:
-            torch._foreach_add_(statistics, _statistics(replica), alpha=1 / len(replicas))
+        own = statistics(self._model)
+        torch._foreach_zero_(own)
+        for each in replicas:
+            torch._foreach_add_(own, statistics(each), alpha=1 / len(replicas))
         torch._foreach_add_([buffer for buffer in self._model.buffers() if buffer.dim() == 0], 1)  # batches seen
 
 
@@ -131,10 +131,6 @@ def half_type(device: torch.device, precision: str) -> torch.dtype:
     return kind
 
 
-def _statistics(network: nn.Module) -> list[Tensor]:
-    return [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-
-
 def _dropout_masks(model: MobileNetV2, count: int) -> Tensor:
     """(count, channels): what dropout multiplies the pooled features of each image by; drawn for the whole batch."""
     dropout, last = model.classifier[0], model.classifier[1]
@@ -144,14 +140,13 @@ def _dropout_masks(model: MobileNetV2, count: int) -> Tensor:
     return torch.empty(count, last.in_features).bernoulli_(stay).div_(max(stay, 1e-9))
 
 
-def _replica(model: MobileNetV2, half: torch.dtype) -> MobileNetV2:
-    replica = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()}).train()
-    for layer in replica.modules():
+def _for_training(copied: MobileNetV2, half: torch.dtype) -> MobileNetV2:
+    for layer in copied.modules():
         if isinstance(layer, nn.ReLU6):
             layer.inplace = False  # 4 % faster: in place it keeps a copy of what it overwrites, for its gradient
         elif half is torch.bfloat16 and isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.stride == (2, 2):
             layer.forward = partial(_strided_depthwise, layer.weight)  # type: ignore[method-assign]
-    return replica
+    return copied
 
 
 def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:

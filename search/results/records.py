@@ -41,13 +41,14 @@ class Record(Figures):
 
 def record(trial: FrozenTrial) -> Record:
     """The record of one of Optuna's trials."""
+    figures = figures_in(trial)
     return Record(
         number=trial.number,
-        state=_state(trial),
+        state=_state(trial, skipped=figures.get("skipped", False)),
         sampled=dict(trial.params),
         feasible=all(excess <= 0 for excess in trial.constraints.values()),
         constraints=trial.constraints,
-        **figures_in(trial),
+        **figures,
     )
 
 
@@ -69,9 +70,9 @@ def records(study: Study) -> list[Record]:
     return [record(trial) for trial in study.get_trials(deepcopy=False)]
 
 
-def _state(trial: FrozenTrial) -> str:
+def _state(trial: FrozenTrial, *, skipped: bool) -> str:
     if trial.state == ENDED_EARLY:
-        return "skipped" if Figures.load(trial).skipped else "stopped"
+        return "skipped" if skipped else "stopped"
     names = {TrialState.COMPLETE: "done", TrialState.FAIL: "failed", TrialState.RUNNING: "running"}
     return names.get(trial.state, "waiting")
 

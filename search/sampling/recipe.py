@@ -43,9 +43,6 @@ def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
         output_pruning_ratio = {
             stage: values[f"output_pruning_ratio.{stage}"] for stage in spec.space.output_pruning_ratio
         }
-    settings = {
-        name: value for name, value in fields_of(spec.prune).items() if name in PruneSettings.__dataclass_fields__
-    }
     prune = Prune(
         importance=values["importance"],
         pruning_ratio=pruning_ratio,
@@ -55,7 +52,7 @@ def recipe(sampled: Mapping[str, Any], spec: StudySpec) -> Recipe:
         allocation=values.get("allocation", "lagrangian"),
         error_scale={stage: values[f"error_scale.{stage}"] for stage in spec.space.error_scale},
         reconstruct=values["reconstruct"],
-        **settings,
+        **fields_of(spec.prune, PruneSettings),
     )
     # One seed for all trials: recipes with equal plans then give equal networks, and need training only once.
     train = training(spec.train, values["learning_rate"], spec.seed, spec.data)

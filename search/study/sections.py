@@ -40,9 +40,8 @@ class DataSection(Section):
 
 def training(settings: TrainSettings, learning_rate: float, seed: int, data: DataSection) -> Training:
     """The training part of a recipe."""
-    common = {name: value for name, value in fields_of(settings).items() if name in Training.__dataclass_fields__}
-    common |= {"resolution": settings.resolution or data.resolution, "learning_rate": learning_rate, "seed": seed}
-    return Training(**common)
+    common = fields_of(settings, TrainSettings) | {"resolution": settings.resolution or data.resolution}
+    return Training(**common, learning_rate=learning_rate, seed=seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

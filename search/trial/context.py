@@ -71,7 +71,7 @@ class Context:
 
     def scores(self, importance: str, model: MobileNetV2) -> Scores:
         """A parent's channel scores by that importance: computed once per study, then read from its folder."""
-        path = self.folder.scores(importance, self._key_of(model))
+        path = self.folder.scores(importance, self._known_hash(model) or weights_hash(model))
         if path.name not in self._scores:
             with locked(path.with_suffix(".lock")):
                 kept = load_state(path)
@@ -88,7 +88,7 @@ class Context:
 
     def targets(self, model: nn.Module) -> Targets:
         """The layer outputs of a network, as targets for refitting another one; those of the last parent are kept."""
-        key = next((parent.hash for parent in self._parents.values() if parent.model is model), None)
+        key = self._known_hash(model)
         if key in self._targets:
             return self._targets[key]
         with self.progress.task("recording targets for reconstruction", self.spec.prune.reconstruction_images) as bar:
@@ -115,9 +115,9 @@ class Context:
             reconstruction_images=prune.reconstruction_images, seed=self.spec.seed,
         )  # fmt: skip
 
-    def _key_of(self, model: MobileNetV2) -> str:
-        known = (parent.hash for parent in self._parents.values() if parent.model is model)
-        return next(known, None) or weights_hash(model)
+    def _known_hash(self, model: nn.Module) -> str | None:
+        """The hash of a parent's weights; None for another network."""
+        return next((parent.hash for parent in self._parents.values() if parent.model is model), None)
 
     def _compute_scores(self, importance: str, model: MobileNetV2) -> Scores:
         seen = len(self._in_memory.ranking_images(importance))
@@ -133,14 +133,15 @@ def open_data(spec: StudySpec, root: Path | None, device: torch.device) -> Datas
 
 
 def open_context(
-    spec: StudySpec, folder: StudyFolder, data: Dataset, given: Path | None, progress: Progress
-) -> Context:
-    """Load what trials share; compute it where necessary.
+    spec: StudySpec, folder: StudyFolder, data: Dataset, given: Path | None, loaded: MobileNetV2 | None,
+    progress: Progress,
+) -> Context:  # fmt: skip
+    """Load what trials share; compute it where necessary. `loaded`: the network of the given file, if already read.
 
     Raises InputError if the dense network's file is not a MobileNetV2 for the data's classes.
     """
     path = dense_file(spec, data, folder, given, progress)
-    dense = load_dense(path, data.classes)
+    dense = load_dense(path, data.classes) if loaded is None else loaded
     key = weights_hash(dense)
     figures = dense_figures(dense, key, spec, data, folder)
     return Context(spec, folder, data, dense, path, key, figures, progress)

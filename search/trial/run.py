@@ -71,11 +71,13 @@ def run_trial(recipe: Recipe, context: Context, folder: TrialFolder, callbacks: 
         folder.copy_from(duplicate)
     latency = folder.latency() or folder.save_latency(measure_latency(apply_plan(parent.model, plan), context.spec))
     callbacks.timed(latency)
-    if not folder.result():
-        _compress(plan, recipe, context, folder, callbacks, began)
     result = folder.result()
-    assert result is not None
-    _learned(callbacks, result["before"], result["history"])
+    if result is None:
+        _compress(plan, recipe, context, folder, callbacks, began)
+        result = folder.result()
+        assert result is not None
+    else:
+        _learned(callbacks, result["before"], result["history"])
     return Outcome(result["measurement"], folder.spent(), latency)
 
 
