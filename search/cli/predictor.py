@@ -43,7 +43,7 @@ def predictor(study: Path, out: Path | None, runs: Path, storage: str | None, as
     result, lines, figure = _of_study(parts[0], runs, storage) if len(parts) == 1 else _of_parts(parts, runs, storage)
     click.echo(json.dumps(result) if as_json else "\n".join(lines))
     if out is not None:
-        write_out(out, page(f"Predictions for {parts[0].whole}", lines, {"predictor": figure}).encode())
+        write_out(out, page(f"Predictions for {parts[-1].whole}", lines, {"predictor": figure}).encode())
         click.echo(f"Figure: {out}", err=True)
 
 
@@ -90,7 +90,7 @@ def _of_parts(parts: list[Part], runs: Path, storage: str | None) -> Told:
     ]
     ways = finalists(found)
     if not ways:
-        raise InputError(f"study {parts[0].whole}: no finalist has been trained yet; continue with prune-search run")
+        raise InputError(f"study {parts[-1].whole}: no finalist has been trained yet; continue with prune-search run")
     lines, rows = [], []
     for way in ways:
         told = []

@@ -98,7 +98,7 @@ def plot(
         for study in studies:
             parts = read_parts(study)
             places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [open_files(study, runs)]
-            found[parts[0].whole] = [r for place in places for r in records(load_study(*place, storage).study)]
+            found[parts[-1].whole] = [r for place in places for r in records(load_study(*place, storage).study)]
         out = out or runs / "comparison.html"
         figures = {"studies": studies_figure(found)}
         write_out(out, comparison_report(found).encode())

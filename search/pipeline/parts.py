@@ -18,6 +18,7 @@ from pruner.schema import nearest
 from search.results.records import Record, best, finished
 from search.study.section import Section
 from search.study.sections import SearchSection
+from search.study.space import Range
 from search.study.spec import VARIED, StudySpec, from_content, one_line, read_study
 from search.study.text import DENSE, merged
 
@@ -66,12 +67,17 @@ def read_parts(path: Path) -> list[Part]:
 
 
 def parts(spec: StudySpec) -> list[Part]:
-    """All parts of a study file, in order. Raises ValueError if one of them is not a valid study."""
+    """All parts of a study file, in order, those of a file that it continues first.
+
+    Raises ValueError if one of them is not a valid study.
+    """
     if not spec.searches:
         return [Part(spec.content(), spec.name)]
     if len({search.name for search in spec.searches}) < len(spec.searches):
         raise ValueError("searches: each needs a name of its own")
-    found: list[Part] = []
+    found = read_parts(Path(spec.directory) / spec.continues) if spec.continues else []
+    if spec.name in {part.whole for part in found}:
+        raise ValueError(f"continues: {spec.continues} is a study named {spec.name}, too; give this one another name")
     for search in spec.searches:
         try:
             found.append(_part(spec, search, first=not found))
@@ -82,7 +88,7 @@ def parts(spec: StudySpec) -> list[Part]:
 
 
 def _part(spec: StudySpec, search: SearchSection, *, first: bool) -> Part:
-    where, changes, content = f"searches.{search.name}", search.changes, spec.content("searches")
+    where, changes, content = f"searches.{search.name}", search.changes, spec.content("searches", "continues")
     if unknown := sorted(changes.keys() - set(CHANGED)):
         raise ValueError(f"{where}: unknown key {unknown[0]}{nearest(unknown[0], [*CHANGED, *_own_keys()])}")
     if search.train_only:
@@ -106,10 +112,12 @@ def _own_keys() -> list[str]:
     return [key for key in SearchSection.model_fields if key not in Section.model_fields]
 
 
-def _rate(spec: StudySpec, search: SearchSection) -> float:
+def _rate(spec: StudySpec, search: SearchSection) -> float | tuple[float, ...]:
     rate = search.changes.get("space", {}).get("learning_rate", spec.space.learning_rate)
-    if not isinstance(rate, int | float):
-        raise ValueError(f"searches.{search.name}: give one space.learning_rate to train at; the file samples it")
+    if isinstance(rate, dict | Range):
+        raise ValueError(
+            f"searches.{search.name}: give one space.learning_rate to train at, or a list to try; the file has a range"
+        )
     return rate
 
 

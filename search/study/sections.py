@@ -133,7 +133,7 @@ class SearchSection(Section):
     min_distance: float = Field(0.02, ge=0, lt=1)
     """The least average difference between the widths of any two of these, as a share of the dense network's widths."""
     train_only: bool = False
-    """Prune nothing: train each of these networks once, at one learning rate."""
+    """Prune nothing: train each of these networks once, or once at each learning rate of a list."""
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class StudySpec(Section):
     """With observations, trials are scored by the accuracy that they are predicted to reach after training."""
     searches: tuple[SearchSection, ...] = ()
     """`[[searches]]`: several searches, one after the other. Left out: one search."""
+    continues: FileName | None = None
+    """Another study file, whose searches come first, if they have not been run: the first search here starts from the
+    best network they leave. The other file's data, dense network, [prune], [mask], [train] and [score] count here too;
+    what it samples and its budget do not."""
     _content: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def model_post_init(self, context: Any, /) -> None:
@@ -89,6 +93,8 @@ class StudySpec(Section):
             if not self.epoch_eval_images:
                 raise ValueError("early_stopping: needs epoch_eval_images above 0")
         endless = self.trials is None and self.timeout_hours is None and self.sampler.name != "grid"
+        if self.continues and not self.searches:
+            raise ValueError("continues: needs [[searches]], which start from the network that the other file leaves")
         if endless and not self.searches:
             raise ValueError("trials: how many? (give a number, or timeout_hours; only a grid needs neither)")
         for section, settings in (("train", self.train), ("dense", self.dense)):
@@ -129,11 +135,11 @@ class StudySpec(Section):
 
     def variant(self, name: str) -> StudySpec:
         """The study with this variant's changes applied to all its trials."""
-        return from_content(merged(self.content(exclude="variants"), self.variants[name]))
+        return from_content(merged(self.content("variants"), self.variants[name]))
 
-    def content(self, exclude: str = "") -> dict[str, Any]:
-        """The study file's content in JSON form, without the key `exclude`."""
-        return {key: value for key, value in self._content.items() if key != exclude}
+    def content(self, *exclude: str) -> dict[str, Any]:
+        """The study file's content in JSON form, without the keys `exclude`."""
+        return {key: value for key, value in self._content.items() if key not in exclude}
 
     @property
     def total_epochs(self) -> int:

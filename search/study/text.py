@@ -16,6 +16,9 @@ from pruner.errors import InputError
 _LARGEST = 10_000_000
 """Most bytes that a study file may have."""
 _STUDY_TRIAL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/([0-9]+)")
+OF_SEARCHING = ("about", "trials", "timeout_hours", "target_score", "space", "iterative", "constraints", "sampler",
+                "early_stopping", "variants", "predictor", "eval_images", "searches")  # fmt: skip
+"""What a file searches and how long: the keys that a file which continues it does not take over."""
 DENSE = "dense"
 """The dense network's name among parents."""
 
@@ -27,11 +30,11 @@ def study_and_trial(parent: str) -> tuple[str, int] | None:
 
 
 def read_content(path: Path, *, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A file's content merged into that of the file it extends. `extended`: the chain of files that led here.
+    """A file's content merged into that of the file it extends or continues. `extended`: the files that led here.
 
     Raises InputError: one line with the file, and what would be right.
     """
-    hint = f"{extended[-1]} extends it" if extended else "give a study file such as studies/quickstart.toml"
+    hint = f"{extended[-1]} names it" if extended else "give a study file such as studies/quickstart.toml"
     try:
         text = _text(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or not UTF-8
@@ -44,17 +47,22 @@ def read_content(path: Path, *, extended: tuple[Path, ...] = ()) -> dict[str, An
         raise InputError(f"{path}: not {kind}: {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds no study")
-    if (name := data.pop("extends", None)) is None:
+    if "extends" in data and "continues" in data:
+        raise InputError(f"{path}: give either extends or continues, not both")
+    key = "continues" if "continues" in data else "extends"
+    if (name := data.pop(key, None)) is None:
         return data
-    if not isinstance(name, str) or "\0" in name:
-        raise InputError(f"{path}: extends: should be another study file's path, not {name!r}")
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InputError(f"{path}: {key}: should be another study file's path, not {name!r}")
     base = path.parent / name
     if os.path.realpath(base) in [os.path.realpath(one) for one in (*extended, path)]:
-        raise InputError(f"{path}: extends: {name} extends this file in turn")
+        raise InputError(f"{path}: {key}: {name} {key} this file in turn")
     below = read_content(base, extended=(*extended, path))
     below.pop("name", None)  # the name belongs to the other study
     directory = below.pop("directory", "")  # only a part's file has it (`search.pipeline.relay`)
-    _move_parents(below, Path(name).parent / str(directory))
+    _move_paths(below, Path(name).parent / str(directory))
+    if key == "continues":  # what the other file searches stays its own, see `search.pipeline.parts`
+        below = {key: value for key, value in below.items() if key not in OF_SEARCHING} | {"continues": name}
     return merged(below, data)
 
 
@@ -97,8 +105,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _move_parents(content: dict[str, Any], folder: Path) -> None:
-    """Prefix the paths of parents, in `space` and in changes to it, with `folder`, where the extended file is."""
+def _move_paths(content: dict[str, Any], folder: Path) -> None:
+    """Prefix paths of parents, and of the file that is continued, with `folder`, where the file that names them is."""
+    if isinstance(continued := content.get("continues"), str):
+        content["continues"] = str(folder / continued)
     space = content.get("space")
     if isinstance(space, dict) and "parent" in space:
         many = space["parent"] if isinstance(space["parent"], list) else None
@@ -110,7 +120,7 @@ def _move_parents(content: dict[str, Any], folder: Path) -> None:
     ]
     for change in changes:
         if isinstance(change, dict):
-            _move_parents(change, folder)
+            _move_paths(change, folder)
 
 
 def _moved(parent: Any, folder: Path) -> Any:

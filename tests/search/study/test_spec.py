@@ -211,7 +211,7 @@ def test_a_study_that_extends_another_changes_what_it_says_and_has_a_name_of_its
         ("extends = 'study.toml'", "study.toml extends this file in turn"),
         ("trials = [", "base.toml: not TOML"),
         ("extends = 3", "another study file's path, not 3"),
-        ("extends = 'gone.toml'", "gone.toml: cannot be read.*base.toml extends it"),
+        ("extends = 'gone.toml'", "gone.toml: cannot be read.*base.toml names it"),
         ("trails = 3", "study.toml: trails: unknown key"),
     ],
 )
