@@ -159,7 +159,7 @@ class Compression:
             Diverged: The loss is no longer a number.
         """
         data = self._resources.data
-        teacher = self._resources.teacher() if self._recipe.train.distill_temperature else None
+        teacher = self._resources.teacher() if self._recipe.needs_teacher else None
         while True:
             step = self._steps[self._at]
             before = sum(earlier.train.total_epochs for earlier in self._steps[: self._at])

@@ -174,6 +174,11 @@ class Recipe(Checked):
         """The training after every step of pruning but the last."""
         return dataclasses.replace(self.train, phases=(self.iterative.train,), ema_decay=0.0, bn_recalibration_images=0)
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Does it train at all, and learn from the dense network's logits?"""
+        return self.train.distill_temperature > 0 and self.iterative.total_epochs + self.train.total_epochs > 0
+
     def as_json(self) -> dict[str, Any]:
         """A JSON-ready form; `from_json` gives an equal recipe back."""
         found: dict[str, Any] = TypeAdapter(Recipe).dump_python(self, mode="json")

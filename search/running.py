@@ -110,6 +110,8 @@ def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, 
     if left == 0:
         return
     local = workers.launcher == "local"
+    if local and spec.distills:
+        ready.context.teacher()  # on every core, which workers would share: while one found them, the others would wait
     gpus = torch.cuda.device_count() if local and options.device in ("auto", "cuda") else 0
     count = workers.count or default_workers(spec, left, gpus)
     most = spec.sampler.max_concurrent

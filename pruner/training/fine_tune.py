@@ -78,7 +78,7 @@ def fine_tune(
     Raises:
         Diverged: The loss is no longer a number.
     """
-    if training.distill_temperature and teacher is None:
+    if training.distill_temperature and training.total_epochs and teacher is None:
         raise InputError("distill_temperature: learning from the dense network needs its logits")
     device = split.images.device
     # The average takes over this layout. A resumed run must begin with the same one to round alike.

@@ -147,6 +147,13 @@ class StudySpec(Section):
         return self.iterative.total_epochs + self.train.total_epochs
 
 
+    @property
+    def distills(self) -> bool:
+        """Do any of its trials learn from the dense network's logits?"""
+        specs = [self.variant(name) for name in self.variants] or [self]
+        return any(spec.train.distill_temperature > 0 and spec.total_epochs > 0 for spec in specs)
+
+
 VARIED = ("space", "prune", "mask", "iterative", "train")
 """The sections that a variant may change."""
 
