@@ -18,12 +18,13 @@ from search.export.export import finish
 from search.options import Options, Web, Workers
 from search.patience import waiting_for_space
 from search.pipeline.parts import Part
-from search.pipeline.relay import note, study_of
+from search.pipeline.relay import note, remember, study_of
 from search.report.page import write_report
 from search.results.ending import failure
 from search.results.records import headline, records
 from search.sampling.samplers import budget
 from search.storage.folder import StudyFolder
+from search.study.changes import Change
 from search.study.spec import StudySpec
 from search.terminal.live import LiveTable
 from search.terminal.progress import Terminal
@@ -48,8 +49,9 @@ class Ended:
 
 
 def run_parts(
-    study_file: Path, parts: Sequence[Part], workers: Workers, options: Options, web: Web | None, terminal: Terminal
-) -> Ended:
+    study_file: Path, parts: Sequence[Part], changes: Sequence[Change], workers: Workers, options: Options,
+    web: Web | None, terminal: Terminal,
+) -> Ended:  # fmt: skip
     """Set up, run the trials and export, one part after the other; the dashboard runs alongside if `web` is given."""
     before: tuple[StudySpec, StudyFolder] | None = None
     for number, part in enumerate(parts, 1):
@@ -60,6 +62,7 @@ def run_parts(
             terminal.line(f"Part {number} of {len(parts)}: {spec.name}{f'; then {left}' if left else ''}.")
         with waiting_for_space(terminal.line), ExitStack() as beside:
             ready = set_up(spec, folder, options, terminal)
+            remember(options.runs, parts[-1].whole, changes)
             if len(parts) > 1:
                 note(spec, folder)
             if web:

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from search.pipeline.parts import read_parts
-from search.pipeline.relay import latest
+from search.pipeline.relay import latest, parts_of
 from search.storage.artifacts import Shared, artifact_store
 from search.storage.folder import StudyFolder
 from search.storage.studies import load_study
@@ -23,7 +22,7 @@ def open_shared(spec: StudySpec, folder: StudyFolder, storage: str | None, artif
 
 def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
     """The study and its folder; for a file with several parts, those of the part that was begun last."""
-    return latest(read_parts(study), runs)
+    return latest(parts_of(study, runs)[0], runs)
 
 
 def print_grade(graded: dict[str, Any]) -> None:

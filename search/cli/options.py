@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from search.options import Options, Web
+from search.study.changes import parse
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -58,6 +59,11 @@ dense_option = click.option(
 )
 
 
+set_option = click.option(
+    "--set", "changes", metavar="KEY=VALUE", multiple=True, callback=lambda _ctx, _param, texts: [*map(parse, texts)],
+    help="Change a key of the file, as in --set train.epochs=4; may be repeated. The study keeps the changes that "
+    "it is begun with.",
+)  # fmt: skip
 grace_period_option = click.option(
     "--grace-period", type=Number(min=1), default=60.0, show_default=True,
     help="Seconds of silence after which a worker on another machine counts as dead.",

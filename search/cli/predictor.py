@@ -14,8 +14,8 @@ from pruner.errors import InputError
 from pruner.system.files import write_out
 from search.cli.options import json_option, runs_option, storage_option, study_argument
 from search.pipeline.finalists import finalists, observations
-from search.pipeline.parts import Part, read_parts
-from search.pipeline.relay import begun
+from search.pipeline.parts import Part
+from search.pipeline.relay import begun, parts_of
 from search.report.page import page
 from search.report.predictor import finalists_figure, predictor_figure
 from search.results.records import predicted_text, records
@@ -39,7 +39,7 @@ def predictor(study: Path, out: Path | None, runs: Path, storage: str | None, as
     `observations = ...` is for the section [predictor] of a search that trains nothing.
     For a study with several [[searches]]: what was predicted for each finalist, and what it reached.
     """
-    parts = read_parts(study)
+    parts, _ = parts_of(study, runs)
     result, lines, figure = _of_study(parts[0], runs, storage) if len(parts) == 1 else _of_parts(parts, runs, storage)
     click.echo(json.dumps(result) if as_json else "\n".join(lines))
     if out is not None:

@@ -35,7 +35,7 @@ def finalists(parts: Sequence[tuple[Part, StudySpec, Sequence[Record]]]) -> list
             name, before = parts[i - 1][1].name, {r.number: r for r in parts[i - 1][2]}
             starts += [(f"{name}/{n}", Stop(name, before[n])) for n in before]
         if part.train_only:
-            by_score = sorted(finished(found), key=lambda r: r.score or 0.0)  # of several learning rates the best counts
+            by_score = sorted(finished(found), key=lambda r: r.score or 0.0)  # the best of several learning rates
             trained |= {_parent(parts[i][1], r): Stop(part.name, r) for r in by_score}
     ways = []
     for key, stop in starts:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pruner.errors import InputError
 from pruner.schema import nearest
 from search.results.records import Record, best, finished
+from search.study.changes import Change
 from search.study.section import Section
 from search.study.sections import SearchSection
 from search.study.space import Range
@@ -57,9 +58,12 @@ class Part:
         return from_content(merged(self.content, {"space": {"parent": parent}}))
 
 
-def read_parts(path: Path) -> list[Part]:
-    """The parts of a study file. Raises InputError: one line with the file, the key, and what would be right."""
-    spec = read_study(path)
+def read_parts(path: Path, changes: Sequence[Change] = ()) -> list[Part]:
+    """The parts of a study file, which `changes` apply to; a file that it continues stays as it is.
+
+    Raises InputError: one line with the file, the key, and what would be right.
+    """
+    spec = read_study(path, changes)
     try:
         return parts(spec)
     except ValueError as error:

@@ -6,12 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pruner.errors import InputError
-from pruner.system.files import write_json
-from search.pipeline.parts import Part, choose
+from pruner.system.files import read_object, write_json
+from search.pipeline.parts import Part, choose, read_parts
 from search.results.records import records
 from search.storage.folder import StudyFolder
 from search.storage.studies import dense_of, load_study
+from search.study.changes import Change
 from search.study.spec import StudySpec, read_study
+
+
+def parts_of(path: Path, runs: Path, changes: Sequence[Change] = ()) -> tuple[list[Part], list[Change]]:
+    """The parts of a study file as its study was begun, with all changes to it: those remembered, then `changes`.
+
+    Raises InputError: one line with the file, the key, and what would be right.
+    """
+    kept = read_object(_changes_file(runs, read_study(path).name))
+    every = [*kept.items(), *changes]
+    return read_parts(path, every), every
+
+
+def remember(runs: Path, name: str, changes: Sequence[Change]) -> None:
+    """Keep the changes that the study file `name` is begun with; later commands need not give them again."""
+    path, kept = _changes_file(runs, name), dict(changes)
+    if kept != read_object(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, kept)
+
+
+def _changes_file(runs: Path, name: str) -> Path:
+    return runs / name / "changes.json"
 
 
 def begun(parts: Sequence[Part], runs: Path) -> list[tuple[Part, StudySpec, StudyFolder]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pruner.errors import InputError
 from pruner.recipe import Iterative, MaskSettings
 from pruner.schema import Images, nearest, reason
 from pruner.train import TrainSettings
+from search.study.changes import Change, changed
 from search.study.predictor import Predictor
 from search.study.score import DIRECTIONS, ScoreRule
 from search.study.section import MOST_TRIALS, FileName, Section
@@ -146,7 +148,6 @@ class StudySpec(Section):
         """Epochs of a trial, over all pruning steps and training phases."""
         return self.iterative.total_epochs + self.train.total_epochs
 
-
     @property
     def distills(self) -> bool:
         """Do any of its trials learn from the dense network's logits?"""
@@ -162,9 +163,12 @@ BUDGET_KEYS = ("about", "trials", "timeout_hours", "target_score", "directory")
 _LARGEST_GRID = 100_000
 
 
-def read_study(path: Path) -> StudySpec:
-    """Read a study file. Raises InputError: one line with the file, the key, and what would be right."""
-    data = read_content(path)
+def read_study(path: Path, changes: Sequence[Change] = ()) -> StudySpec:
+    """Read a study file, with `changes` from the command line.
+
+    Raises InputError: one line with the file, the key, and what would be right.
+    """
+    data = changed(read_content(path), changes)
     data.setdefault("name", path.stem)
     data["directory"] = str(path.absolute().parent / str(data.get("directory", ".")))
     try:

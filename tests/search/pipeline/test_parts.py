@@ -153,6 +153,61 @@ def test_a_search_prunes_the_winner_of_the_one_before(invoke: Invoke, tmp_path: 
     )
 
 
+@pytest.mark.slow
+def test_a_study_that_continues_another_runs_what_is_missing_and_goes_on_from_its_winner(
+    invoke: Invoke, searched_through: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    study, runs, _ = searched_through
+    further = study.parent / "further.toml"
+    further.write_text(f"""
+continues = "{study.name}"
+[space]
+importance = "l1"
+[space.pruning_ratio]
+stage6 = 0.5
+[[searches]]
+name = "narrow"
+trials = 1
+[[searches]]
+name = "rates"
+train_only = true
+space.learning_rate = [0.002, 0.004]
+train = {{ epochs = 1 }}
+""")
+    before = {path: path.stat().st_mtime_ns for path in runs.glob("race.*/trials/*/*.pth")}
+    result = json.loads(invoke("run", further, "--runs", runs, "--json"))
+    assert before == {path: path.stat().st_mtime_ns for path in runs.glob("race.*/trials/*/*.pth")}, "nothing ran again"
+    (narrow,) = status(invoke, part(runs, "further.narrow"), runs)["records"]
+    winner = status(invoke, part(runs, "race.long"), runs)["records"][0]
+    assert all(narrow["widths"][name] <= width for name, width in winner["widths"].items())
+    rates = status(invoke, part(runs, "further.rates"), runs)["records"]
+    assert sorted(r["sampled"]["learning_rate"] for r in rates) == [0.002, 0.004]
+    assert result["best"]["score"] == max(r["score"] for r in rates)
+    anew = tmp_path / "anew"
+    assert json.loads(invoke("run", further, "--runs", anew, "--json"))["best"]["score"] == result["best"]["score"]
+    assert list(status(invoke, further, anew)["parts_done"]) == [
+        "race.search", "race.short", "race.long", "further.narrow",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('continues = "race.toml"', "needs \\[\\[searches"),
+        ('continues = "gone.toml"', "gone.toml: cannot be read"),
+        ('continues = "further.toml"\n[[searches]]\nname = "a"', "continues this file in turn"),
+        ('continues = 3', "should be another study file's path"),
+        ('continues = "race.toml"\nextends = "race.toml"', "not both"),
+        ('continues = "race.toml"\nname = "race"\n[[searches]]\nname = "a"\ntrials = 1', "another name"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_continued_is_told_in_a_line(tmp_path: Path, text: str, message: str) -> None:
+    write_study(tmp_path / "race.toml", FINALISTS, base=CANDIDATES)
+    (tmp_path / "further.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_parts(tmp_path / "further.toml")
+
+
 def searches(*parts: str) -> str:
     return "".join(f"[[searches]]\n{part}\n" for part in parts)
 
