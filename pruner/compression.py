@@ -185,7 +185,8 @@ class Compression:
         for number, target in enumerate(recipe.iterative.targets(plan.dense_mflops, plan.mflops)):
             scores = self._resources.scores(recipe.prune.importance, self._parent)
             train = replace(recipe.step_train, seed=mix(recipe.train.seed, number + 1))
-            found.append(_Step(interpolate_plan(plan, scores, target, classes(self._parent)), train))
+            smaller = interpolate_plan(plan, scores, target, classes(self._parent), recipe.prune.count_resolution)
+            found.append(_Step(smaller, train))
         return [*found, _Step(plan, recipe.train)]
 
     def _reconstruct(self, wider: nn.Module, plan: ChannelPlan) -> None:

@@ -16,8 +16,9 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from pruner.errors import InputError
+from pruner.network.count import GRADER_RESOLUTION
 from pruner.network.structure import MODULES, STAGES
-from pruner.schema import Channels, Checked, Factor, MFlops, Ratio, Share, Steps, one_of
+from pruner.schema import Channels, Checked, Factor, MFlops, Pixels, Ratio, Share, Steps, one_of
 from pruner.train import Phase, Training
 
 IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "fpgm", "bn_scale", "obs", "random")
@@ -46,6 +47,8 @@ class PruneSettings(Checked):
     """No group keeps fewer channels than this."""
     round_to: Channels = 1
     """Kept widths are rounded to a multiple of this."""
+    count_resolution: Pixels = GRADER_RESOLUTION
+    """Pixels a side of the images for which operations are counted; the course's grader has 224."""
     ignored_layers: tuple[str, ...] = ()
     """What is left alone: a stage, a block (`features.5`), `residual` (every block with a residual connection)
     or `classifier`."""

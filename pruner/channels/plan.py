@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pruner.channels.allocation import WidthOptions, allocate
 from pruner.channels.importance import Scores, dependency_graph
 from pruner.errors import InputError
-from pruner.network.count import count_of
+from pruner.network.count import GRADER_RESOLUTION, count_of
 from pruner.network.mobilenet import classes, widths
 from pruner.network.structure import GROUPS, Group
 from pruner.recipe import Prune
@@ -33,7 +33,7 @@ class ChannelPlan:
     dense_widths: Mapping[str, int]
     """Group name -> its channels in the dense network."""
     mflops: float
-    """Millions of operations of the pruned network, as the grader counts them at 224 px."""
+    """Millions of operations of the pruned network, as the grader counts them, at the recipe's `count_resolution`."""
     params: int
     dense_mflops: float
     dense_params: int
@@ -119,13 +119,18 @@ def make_plan(model: nn.Module, prune: Prune, scores: Scores, curves: Scores | N
         stay = keep_counts.get(group.name, before[group.name])
         ranking = scores[group.name].argsort(descending=True, stable=True)
         keep[group.name] = tuple(sorted(ranking[:stay].tolist()))
-    dense_mflops, dense_params = count_of(before, classes(model))
-    mflops, params = count_of({name: len(channels) for name, channels in keep.items()}, classes(model))
+    dense_mflops, dense_params = count_of(before, classes(model), prune.count_resolution)
+    after = {name: len(channels) for name, channels in keep.items()}
+    mflops, params = count_of(after, classes(model), prune.count_resolution)
     return ChannelPlan(keep, before, mflops, params, dense_mflops, dense_params)
 
 
-def interpolate_plan(plan: ChannelPlan, scores: Scores, target: float, class_count: int) -> ChannelPlan:
+def interpolate_plan(
+    plan: ChannelPlan, scores: Scores, target: float, class_count: int, resolution: int = GRADER_RESOLUTION
+) -> ChannelPlan:
     """Make a plan of about `target` MFLOPs that keeps the channels of `plan` and the best-scored of the others.
+
+    `resolution`: that for which operations are counted.
 
     On a logarithmic scale, every width lies at the same point between the dense network's and the plan's.
     """
@@ -134,13 +139,14 @@ def interpolate_plan(plan: ChannelPlan, scores: Scores, target: float, class_cou
     for _ in range(20):
         place = (low + high) / 2
         some = {name: round(full * (kept[name] / full) ** place) for name, full in plan.dense_widths.items()}
-        low, high = (place, high) if count_of(some, class_count)[0] > target else (low, place)
+        low, high = (place, high) if count_of(some, class_count, resolution)[0] > target else (low, place)
     keep = {}
     for name, width in some.items():
         ranking = scores[name].clone()
         ranking[list(plan.keep[name])] = torch.inf
         keep[name] = tuple(sorted(ranking.argsort(descending=True, stable=True)[: max(width, kept[name])].tolist()))
-    mflops, params = count_of({name: len(channels) for name, channels in keep.items()}, class_count)
+    after = {name: len(channels) for name, channels in keep.items()}
+    mflops, params = count_of(after, class_count, resolution)
     return replace(plan, keep=keep, mflops=mflops, params=params)
 
 
@@ -223,7 +229,7 @@ def _kept_for_target(
         options[group.name] = WidthOptions(choices, errors)
 
     def price(some: Mapping[str, int]) -> float:
-        return count_of({**before, **some}, class_count)[0]
+        return count_of({**before, **some}, class_count, prune.count_resolution)[0]
 
     how = "equal_error" if prune.allocation == "uniform" else prune.allocation
     return allocate(options, price, prune.target_mflops, how)

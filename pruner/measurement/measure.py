@@ -36,13 +36,13 @@ class Measurement:
     """See `nonzero_params`; None in files of versions that did not count them."""
 
 
-def count(model: nn.Module) -> tuple[float, int]:
-    """(millions of operations at 224 px, parameters), by the function the course's grader calls.
+def count(model: nn.Module, resolution: int = GRADER_RESOLUTION) -> tuple[float, int]:
+    """(millions of operations for an image of that many pixels a side, parameters), by the grader's own function.
 
     Multiply-adds of convolutions and the classifier, 2 per BatchNorm element, 1 per ReLU6 element.
     """
     device = next(model.parameters()).device
-    example = torch.zeros(1, 3, GRADER_RESOLUTION, GRADER_RESOLUTION, device=device)
+    example = torch.zeros(1, 3, resolution, resolution, device=device)
     operations, params = tp.utils.count_ops_and_params(model, example)
     return operations / 1e6, int(params)
 
@@ -86,6 +86,7 @@ def measure(
     split: Split,
     *,
     resolution: int = GRADER_RESOLUTION,
+    count_resolution: int = GRADER_RESOLUTION,
     on_images: Callable[[int], None] | None = None,
 ) -> Measurement:
     """Measure a network on a split, images resized as the grader does.
@@ -94,13 +95,14 @@ def measure(
         model: The network, on any device; it is left as it was.
         split: The images to classify.
         resolution: Pixels a side to which they are resized.
+        count_resolution: Pixels a side for which operations are counted.
         on_images: Called with n after every n images.
 
     Returns:
         Its accuracy on them, and its operations, parameters and bytes.
     """
     right = evaluate(model, split, resolution=resolution, on_images=on_images)
-    mflops, params = count(model)
+    mflops, params = count(model, count_resolution)
     return Measurement(
         accuracy=accuracy(right), images=len(right), mflops=mflops, params=params, size_bytes=size_bytes(model),
         nonzero_params=nonzero_params(model),

@@ -24,12 +24,14 @@ class Layer:
     channels: int
     """Output channels."""
     operations: int
-    """At 224 px, as the course's grader counts them."""
+    """As the course's grader counts them."""
     params: int
 
 
-def layers(widths: Mapping[str, int], class_count: int) -> list[Layer]:
+def layers(widths: Mapping[str, int], class_count: int, resolution: int = GRADER_RESOLUTION) -> list[Layer]:
     """The layers, first to last, of the MobileNetV2 with these widths (group name -> channels).
+
+    `resolution`: pixels a side of the images, as the grader has them unless it is given.
 
     The counts equal those that `pruner.measurement.measure.count` takes on the network itself: per output element of a
     convolution, its multiply-adds plus 2 for BatchNorm and 1 for ReLU6; for the classifier, multiply-adds and biases.
@@ -42,13 +44,13 @@ def layers(widths: Mapping[str, int], class_count: int) -> list[Layer]:
         found.append(Layer(name, stage, side, outputs, operations, weights + 2 * outputs))
         return outputs
 
-    side = GRADER_RESOLUTION // 2
+    side = -(-resolution // 2)
     channels = add(STEM, "stem", 3, widths[BLOCKS[0].hidden], 3)
     for block in BLOCKS:
         hidden = widths[block.hidden]
         if block.expansion:
             add(block.expansion, block.stage, channels, hidden, 1)
-        side //= block.stride
+        side = -(-side // block.stride)  # a convolution's padding rounds up
         add(block.depthwise, block.stage, 1, hidden, 3)
         channels = add(block.projection, block.stage, hidden, widths[block.output], 1, activated=False)
     channels = add(HEAD, "head", channels, widths["head"], 1)
@@ -56,7 +58,7 @@ def layers(widths: Mapping[str, int], class_count: int) -> list[Layer]:
     return [*found, Layer("classifier.1", "classifier", 1, class_count, weights, weights)]
 
 
-def count_of(widths: Mapping[str, int], class_count: int) -> tuple[float, int]:
-    """(MFLOPs at 224 px, parameters) of the MobileNetV2 with these widths, without building it."""
-    found = layers(widths, class_count)
+def count_of(widths: Mapping[str, int], class_count: int, resolution: int = GRADER_RESOLUTION) -> tuple[float, int]:
+    """(MFLOPs, parameters) of the MobileNetV2 with these widths, without building it; see `layers`."""
+    found = layers(widths, class_count, resolution)
     return sum(layer.operations for layer in found) / 1e6, sum(layer.params for layer in found)

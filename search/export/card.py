@@ -41,6 +41,7 @@ def make_card(
         "study": spec.name,
         "trial": record.number,
         "data": spec.data.model_dump(mode="json", exclude={"root"}),
+        "count_resolution": spec.prune.count_resolution,
         "mflops": record.mflops,
         "mflops_removed": record.mflops_removed,
         "params": record.params,
@@ -65,7 +66,10 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     accuracy, test = card["accuracy"], card["test"]
     rows = [
-        ("operations", f"{card['mflops']:.3f} MFLOPs at 224 px ({card['mflops_removed']:.1%} removed)"),
+        (
+            "operations",
+            f"{card['mflops']:.3f} MFLOPs at {card['count_resolution']} px ({card['mflops_removed']:.1%} removed)",
+        ),
         ("parameters", f"{card['params']:,} ({card['params_removed']:.1%} removed)"),
         ("accuracy on the holdout", f"{accuracy['holdout']:.2%}"),
     ]

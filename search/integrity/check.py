@@ -141,10 +141,10 @@ def _model(path: Path, trial: FrozenTrial) -> str:
     if zipfile.is_zipfile(path) and not is_whole_archive(path):
         return "is damaged"
     try:
-        mflops, _ = count(load_network(path))
+        _, params = count(load_network(path))
     except InputError:
         return "is damaged"
-    return _compare("MFLOPs", mflops, Figures.load(trial).mflops)
+    return _compare("parameters", params, Figures.load(trial).params)
 
 
 def _compare(what: str, file: object, database: float | None) -> str:

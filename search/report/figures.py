@@ -14,7 +14,8 @@ from search.report.pareto import pareto_figure
 from search.report.studies import studies_figure
 from search.report.style import BLUE, GREEN, LIGHT, OPERATIONS, ORANGE, hover, percent, styled
 from search.results.records import Dense, Record, best, finished, pareto
-from search.study.score import BYTES_PER_PARAM
+from search.study.constraints import size_mb
+from search.study.score import DIRECTIONS
 
 __all__ = [
     "before_after_figure",
@@ -36,16 +37,28 @@ __all__ = [
 _SIZE = "parameters that are not zero (MB)"
 
 
-def history_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figure:
-    """The score of every finished trial and the best so far; in a `sparse` study, the size instead."""
-    done, sign = finished(found), -1e-6 if sparse else 1.0
+_GOALS = {
+    "score": ("Scores", "score", "score (points)", 1.0),
+    "accuracy": ("Accuracy", "accuracy", "holdout accuracy (%)", 100.0),
+    "mflops": ("Operations", "operations", OPERATIONS, 1.0),
+    "params": ("Parameters", "parameters", "parameters", 1.0),
+    "latency_ms": ("Latency", "latency", "latency (ms)", 1.0),
+    "nonzero_bytes": ("Sizes", "size", _SIZE, 1e-6),
+}
+"""A study's goal -> the history figure's title, the points' name, the axis and what a value is multiplied by."""
+
+
+def history_figure(found: Sequence[Record], goal: str = "score") -> go.Figure:
+    """What every finished trial reached of the study's goal, and the best so far."""
+    done, (title, name, axis, unit) = finished(found), _GOALS[goal]
+    sign = unit if DIRECTIONS[goal] == "maximize" else -unit
     figure = go.Figure(
         go.Scatter(
             x=[r.number for r in done],
             y=[sign * (r.fitness or 0.0) for r in done],
             mode="markers",
             marker={"color": BLUE, "size": 9},
-            name="size" if sparse else "score",
+            name=name,
             customdata=[hover(r) for r in done],
             hovertemplate="%{customdata}<extra></extra>",
         )
@@ -62,9 +75,7 @@ def history_figure(found: Sequence[Record], *, sparse: bool = False) -> go.Figur
     )
     last = max((r.number for r in done), default=0)
     figure.update_xaxes(range=[-0.03 * last - 0.3, 1.03 * last + 0.3], dtick=1 if last <= 20 else None)
-    if sparse:
-        return styled(figure, "Sizes by trial", "trial", _SIZE)
-    return styled(figure, "Scores by trial", "trial", "score (points)")
+    return styled(figure, f"{title} by trial", "trial", axis)
 
 
 def _best_so_far(done: Sequence[Record]) -> list[float]:
@@ -97,7 +108,7 @@ def sizes_figure(found: Sequence[Record], dense: Dense | None) -> go.Figure:
         marker = {"color": "white", "size": 12, "symbol": "diamond", "line": {"color": "black", "width": 2}}
         figure.add_trace(
             go.Scatter(
-                x=[BYTES_PER_PARAM * dense.params / 1e6], y=[percent(dense.accuracy)], mode="markers", marker=marker,
+                x=[size_mb(dense.params)], y=[percent(dense.accuracy)], mode="markers", marker=marker,
                 name="dense network",
             )
         )  # fmt: skip

@@ -16,8 +16,8 @@ Widths = Mapping[str, int]
 
 def layers_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
     """Operations by layer, of the dense network and of one with `kept` widths."""
-    figure, before = go.Figure(), layers(dense.widths, dense.classes)
-    for found, label, color in ((before, "dense", LIGHT), (layers(kept, dense.classes), name, BLUE)):
+    figure, before = go.Figure(), layers(dense.widths, dense.classes, dense.resolution)
+    for found, label, color in ((before, "dense", LIGHT), (layers(kept, dense.classes, dense.resolution), name, BLUE)):
         figure.add_trace(
             go.Bar(
                 x=list(range(len(found))),
@@ -43,8 +43,8 @@ def map_sizes_figure(kept: Widths, dense: Dense, name: str) -> go.Figure:
     The figure shows why pruning 80 % of the channels does not remove 80 % of the operations: the large maps have few
     channels.
     """
-    figure, before = go.Figure(), _by_side(layers(dense.widths, dense.classes))
-    after = _by_side(layers(kept, dense.classes))
+    figure, before = go.Figure(), _by_side(layers(dense.widths, dense.classes, dense.resolution))
+    after = _by_side(layers(kept, dense.classes, dense.resolution))
     shares = [f"{value:.1f}<br>−{1 - value / before[side]:.0%}" for side, value in after.items()]
     for values, label, color, texts in (
         (before, "dense", LIGHT, [f"{value:.1f}" for value in before.values()]),

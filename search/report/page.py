@@ -29,7 +29,7 @@ def study_figures(
     """All figures of a study that have something to show."""
     figures = {
         "pareto": trade_off_figure(spec, found, dense),
-        "history": plots.history_figure(found, sparse=spec.space.masks),
+        "history": plots.history_figure(found, spec.goal),
     }
     if any(r.curve for r in found):
         figures["curves"] = plots.curves_figure(found)
@@ -46,7 +46,9 @@ def study_figures(
 
 def trade_off_figure(spec: StudySpec, found: Sequence[Record], dense: Dense | None) -> go.Figure:
     """A study's main figure: accuracy against operations or, in a study of masks, against size."""
-    return plots.sizes_figure(found, dense) if spec.space.masks else plots.pareto_figure(found, spec.score, dense)
+    if spec.space.masks:
+        return plots.sizes_figure(found, dense)
+    return plots.pareto_figure(found, spec.score if spec.goal == "score" else None, dense)
 
 
 def network_figures(r: Record | None, dense: Dense | None) -> dict[str, go.Figure]:

@@ -13,13 +13,17 @@ from search.results.records import Dense, Record, best, finished, pareto
 from search.study.score import ScoreRule
 
 
-def pareto_figure(found: Sequence[Record], rule: ScoreRule, dense: Dense | None = None) -> go.Figure:
-    """Accuracy against MFLOPs: finished trials, their front, the best, the dense network, and lines of equal score."""
+def pareto_figure(found: Sequence[Record], rule: ScoreRule | None, dense: Dense | None = None) -> go.Figure:
+    """Accuracy against MFLOPs: finished trials, their front, the best, the dense network, and lines of equal score.
+
+    `rule`: None in a study whose goal is not the score.
+    """
     done, front, top = finished(found), pareto(found), best(found)
     figure = go.Figure()
     box = _around(done, rule, dense)
-    for score in _round_scores([r.score for r in done if r.score is not None]):
-        figure.add_trace(_equal_score(rule, score, box))
+    if rule:
+        for score in _round_scores([r.score for r in done if r.score is not None]):
+            figure.add_trace(_equal_score(rule, score, box))
     figure.update_xaxes(range=[box.left, box.right])
     figure.update_yaxes(range=[100 * box.low, 100 * box.high])
     figure.add_trace(_points(done, "trials", {"color": BLUE, "size": 9}))
@@ -35,13 +39,15 @@ def pareto_figure(found: Sequence[Record], rule: ScoreRule, dense: Dense | None 
     )
     if top:
         marker = {"color": ORANGE, "size": 16, "symbol": "star", "line": {"color": "black", "width": 1}}
-        figure.add_trace(_points([top], f"best: trial {top.number}, score {top.score:.2f}", marker))
+        said = f", score {top.score:.2f}" if rule else ""
+        figure.add_trace(_points([top], f"best: trial {top.number}{said}", marker))
     if dense:
         _mark_dense(figure, dense, box)
-    clamp, equal = {"color": "black", "width": 1, "dash": "dot"}, {"color": GREY, "width": 1, "dash": "dash"}
-    figure.add_hline(y=100 * rule.accuracy_full, line=clamp)
-    for name, line in ((f"no penalty from {100 * rule.accuracy_full:g} % up", clamp), ("equal score", equal)):
-        figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name))  # for the legend
+    if rule:
+        clamp, equal = {"color": "black", "width": 1, "dash": "dot"}, {"color": GREY, "width": 1, "dash": "dash"}
+        figure.add_hline(y=100 * rule.accuracy_full, line=clamp)
+        for name, line in ((f"no penalty from {100 * rule.accuracy_full:g} % up", clamp), ("equal score", equal)):
+            figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", line=line, name=name))  # for the legend
     predicted = any(r.predicted is not None for r in done)
     return styled(
         figure, "Accuracy against operations", OPERATIONS,
@@ -132,13 +138,14 @@ class _Box:
     high: float
 
 
-def _around(done: Sequence[Record], rule: ScoreRule, dense: Dense | None) -> _Box:
-    """The box around all trials, the full-score accuracy and, unless it is far to the right, the dense network."""
+def _around(done: Sequence[Record], rule: ScoreRule | None, dense: Dense | None) -> _Box:
+    """The box around all trials, the rule's full-score accuracy and, unless it is far off, the dense network."""
     mflops = [r.mflops or 0.0 for r in done]
-    accuracies = [r.expected or 0.0 for r in done] + [rule.accuracy_full]
+    accuracies = [r.expected or 0.0 for r in done] + ([rule.accuracy_full] if rule else [])
     if dense and dense.accuracy is not None and (not mflops or dense.mflops < 2.5 * max(mflops)):
         mflops.append(dense.mflops)
         accuracies.append(dense.accuracy)
-    mflops = mflops or [rule.mflops_full, rule.mflops_worst]
+    mflops = mflops or [45.0, 200.0]
+    accuracies = accuracies or [0.0, 1.0]
     across, up = 0.08 * (max(mflops) - min(mflops)) + 2, 0.08 * (max(accuracies) - min(accuracies)) + 0.005
     return _Box(min(mflops) - across, max(mflops) + across, min(accuracies) - up, min(1.03, max(accuracies) + up))

@@ -15,7 +15,7 @@ SERIES = (BLUE, ORANGE, GREEN, PINK, SKY, YELLOW)
 """The colours of several studies or models, in order; their symbols and dashes differ, too."""
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-OPERATIONS = "operations (MFLOPs at 224 px)"
+OPERATIONS = "operations (MFLOPs)"
 
 
 def percent(accuracy: float | None) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from search.exit_status import ExitStatus, Failed
+from search.study.constraints import size_mb
 
 if TYPE_CHECKING:
     from search.results.records import Record
@@ -80,13 +81,14 @@ def _broken(r: Record) -> list[tuple[float, str]]:
             "max_mflops": (r.mflops, True, "{:.2f} MFLOPs"),
             "min_mflops": (r.mflops, False, "{:.2f} MFLOPs"),
             "max_latency_ms": (r.latency_ms, True, "{:.2f} ms"),
-            "accuracy": (r.expected, False, "an accuracy of {:.4f}"),
+            "max_size_mb": (None if r.params is None else size_mb(r.params), True, "{:.3f} MB"),
+            "min_accuracy": (r.expected, False, "an accuracy of {:.4f}"),
         }.get(name, (None, True, "{:g}"))
         side = "over" if over else "under"
-        key = "min_accuracy" if name == "accuracy" else name
         if value is None:
-            found.append((excess, f"{excess:g} {side} {key}"))
+            found.append((excess, f"{excess:g} {side} {name}"))
             continue
         limit = value - excess if over else value + excess
-        found.append((excess / max(abs(limit), 1e-9), f"{form.format(value)}, {excess:.4g} {side} {key} = {limit:.6g}"))
+        text = f"{form.format(value)}, {excess:.4g} {side} {name} = {limit:.6g}"
+        found.append((excess / max(abs(limit), 1e-9), text))
     return found

@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from search.results.ending import ending
 from search.results.figures import Figures, figures_in
 from search.sampling.early_stopping import ENDED_EARLY
-from search.study.score import BYTES_PER_PARAM, masked
+from search.study.constraints import BYTES_PER_PARAM
+from search.study.score import masked
 
 STATES = ("done", "stopped", "skipped", "failed", "running", "waiting")
 
@@ -63,6 +64,8 @@ class Dense:
     classes: int
     widths: dict[str, int]
     """Group of channels -> its number of channels."""
+    resolution: int = 224
+    """Pixels a side of the images for which operations are counted."""
 
 
 def records(study: Study) -> list[Record]:
@@ -121,8 +124,9 @@ def headline(found: Sequence[Record]) -> str:
     if top is None:
         without = ending(found)
         return f"{text} {without.text}" if without else text
+    score = f"score {top.score:.2f}, " if _by_score(top) else ""
     return (
-        f"{text} Best: trial {top.number}, score {top.score:.2f}, {top.mflops:.1f} MFLOPs, "
+        f"{text} Best: trial {top.number}, {score}{top.mflops:.1f} MFLOPs, "
         f"{100 * (top.accuracy or 0.0):.2f} % of the holdout{', ' + sparse if (sparse := _sparse(top)) else ''}"
         f"{', predicted to reach ' + predicted_text(top) if top.predicted is not None else ''}."
     )
@@ -131,6 +135,11 @@ def headline(found: Sequence[Record]) -> str:
 def predicted_text(r: Record) -> str:
     """The predicted accuracy with its standard deviation, as text."""
     return f"{100 * (r.predicted or 0.0):.1f} ± {100 * (r.predicted_std or 0.0):.1f} %"
+
+
+def _by_score(r: Record) -> bool:
+    """Does the score say anything, or is this a study of another goal?"""
+    return r.fitness == r.score or r.nonzero_bytes == -(r.fitness or 0.0)
 
 
 def _sparse(r: Record) -> str:
@@ -149,7 +158,7 @@ def describe(done: Record, *, is_best: bool = False) -> str:
         parts.append(f"{done.accuracy:6.2%} of the holdout")
     if done.predicted is not None:
         parts.append(f"predicted to reach {predicted_text(done)}")
-    if done.score is not None:
+    if done.score is not None and _by_score(done):
         parts.append(f"score {done.score:6.2f}")
     if sparse := _sparse(done):
         parts.append(sparse)

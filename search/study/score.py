@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -64,9 +64,6 @@ DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {
 }
 """What a study can optimise, and in which direction."""
 
-BYTES_PER_PARAM = 4
-"""Bytes of a 32-bit float. The course counts a sparse network's size as that of its nonzero parameters."""
-
 
 def masked(nonzero: int, params: int) -> bool:
     """Do masks make enough parameters zero to be worth reporting?
@@ -76,6 +73,6 @@ def masked(nonzero: int, params: int) -> bool:
     return nonzero < 0.99 * params
 
 
-def fitness(objectives: Sequence[str], values: Mapping[str, float]) -> float:
-    """The value that is highest for the best trial: the score, or minus the nonzero bytes if these are an objective."""
-    return -values["nonzero_bytes"] if "nonzero_bytes" in objectives else values["score"]
+def fitness(goal: str, values: Mapping[str, float]) -> float:
+    """The value that is highest for the best trial: the goal's, or its negative where less is better."""
+    return values[goal] if DIRECTIONS[goal] == "maximize" else -values[goal]

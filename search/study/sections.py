@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from pruner.errors import InputError
 from pruner.recipe import PruneSettings
-from pruner.schema import Epochs, Images, MFlops, Pixels, Rate, Share, fields_of
+from pruner.schema import Epochs, Images, Pixels, Rate, fields_of
 from pruner.train import Training, TrainSettings
 from search.study.section import MOST_TRIALS, FileName, Section
 
@@ -68,22 +68,6 @@ class PruneSection(PruneSettings):
     """Training images whose gradients rank channels, for the importances `taylor` and `hessian`."""
     reconstruction_images: Annotated[Images, Field(ge=1)] = 512
     """Training images for reconstruction, and for the importance `obs`."""
-
-
-class ConstraintsSection(Section):
-    """Constraints on a network. A plan that violates one on MFLOPs or latency is skipped before any training."""
-
-    max_mflops: MFlops | None = None
-    min_mflops: float | None = Field(None, ge=0, le=1e6)
-    max_latency_ms: float | None = Field(None, gt=0, le=1e6)
-    min_accuracy: Share | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> ConstraintsSection:
-        least, most = self.min_mflops, self.max_mflops
-        if least is not None and most is not None and least > most:
-            raise ValueError(f"min_mflops = {least:g} is above max_mflops = {most:g}: nothing meets both")
-        return self
 
 
 class LatencySection(Section):

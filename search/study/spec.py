@@ -16,11 +16,11 @@ from pruner.recipe import Iterative, MaskSettings
 from pruner.schema import Images, nearest, reason
 from pruner.train import TrainSettings
 from search.study.changes import Change, changed
+from search.study.constraints import ConstraintsSection
 from search.study.predictor import Predictor
 from search.study.score import DIRECTIONS, ScoreRule
 from search.study.section import MOST_TRIALS, FileName, Section
 from search.study.sections import (
-    ConstraintsSection,
     DataSection,
     DenseSection,
     EarlyStoppingSection,
@@ -48,6 +48,10 @@ class StudySpec(Section):
     """The study ends once a trial that meets the constraints reaches this score (on the holdout)."""
     seed: int = Field(0, ge=0, lt=2**63)
     objectives: tuple[str, ...] = ("score",)
+    """What is optimised: score, accuracy, mflops, params, latency_ms, nonzero_bytes; of several, all trade-offs."""
+    best_by: str | None = None
+    """The objective by which one trial that meets the constraints is the best and is exported. Left out: a single
+    objective itself; of several nonzero_bytes, or else the score."""
     epoch_eval_images: Images = 1000
     """Holdout images classified after each epoch, for learning curves and early stopping; 0: none."""
     eval_images: Images = 0
@@ -87,6 +91,8 @@ class StudySpec(Section):
         for name in self.objectives:
             if name not in DIRECTIONS:
                 raise ValueError(f"objectives: {name!r} is not one of {', '.join(DIRECTIONS)}")
+        if self.best_by not in (None, *DIRECTIONS):
+            raise ValueError(f"best_by: {self.best_by!r} is not one of {', '.join(DIRECTIONS)}")
         if self.early_stopping.name != "none":
             if len(self.objectives) > 1:
                 raise ValueError("early_stopping: a study with several objectives cannot stop trials early")
@@ -147,6 +153,12 @@ class StudySpec(Section):
     def total_epochs(self) -> int:
         """Epochs of a trial, over all pruning steps and training phases."""
         return self.iterative.total_epochs + self.train.total_epochs
+
+    @property
+    def goal(self) -> str:
+        """The objective by which a trial is the best."""
+        several = "nonzero_bytes" if "nonzero_bytes" in self.objectives else "score"
+        return self.best_by or (self.objectives[0] if len(self.objectives) == 1 else several)
 
     @property
     def distills(self) -> bool:

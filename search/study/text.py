@@ -34,7 +34,9 @@ def read_content(path: Path, *, extended: tuple[Path, ...] = ()) -> dict[str, An
 
     Raises InputError: one line with the file, and what would be right.
     """
-    hint = f"{extended[-1]} names it" if extended else "give a study file such as studies/quickstart.toml"
+    hint = (
+        f"{extended[-1]} extends or continues it" if extended else "give a study file such as studies/quickstart.toml"
+    )
     try:
         text = _text(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or not UTF-8
@@ -52,7 +54,7 @@ def read_content(path: Path, *, extended: tuple[Path, ...] = ()) -> dict[str, An
     key = "continues" if "continues" in data else "extends"
     if (name := data.pop(key, None)) is None:
         return data
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or "\0" in name:
         raise InputError(f"{path}: {key}: should be another study file's path, not {name!r}")
     base = path.parent / name
     if os.path.realpath(base) in [os.path.realpath(one) for one in (*extended, path)]:

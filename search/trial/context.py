@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
 from search.study.text import DENSE
 from search.terminal.progress import Progress
-from search.trial.dense import dense_figures, dense_file
+from search.trial.dense import dense_accuracy, dense_figures, dense_file
 from search.trial.parent import Parent, load_parent
 from search.trial.teacher import open_teacher
 
@@ -58,6 +58,11 @@ class Context:
     def resolution(self) -> int:
         """Pixels a side at which the study classifies images."""
         return self.spec.data.resolution
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Constraint -> its limit, see `search.study.constraints`."""
+        return self.spec.constraints.limits(self.dense_figures.mflops, self.dense_figures.accuracy)
 
     def parent(self, name: str) -> Parent:
         """The network of that name, to prune: the dense one, or one from another study.
@@ -144,6 +149,8 @@ def open_context(
     dense = load_dense(path, data.classes) if loaded is None else loaded
     key = weights_hash(dense)
     figures = dense_figures(dense, key, spec, data, folder)
+    if spec.constraints.max_accuracy_drop is not None and figures.accuracy is None:
+        figures = replace(figures, accuracy=dense_accuracy(dense, key, spec, data, folder, progress))
     return Context(spec, folder, data, dense, path, key, figures, progress)
 
 

@@ -74,9 +74,12 @@ def dense_figures(model: MobileNetV2, key: str, spec: StudySpec, data: Dataset, 
 
     `key` is the hash of the network's weights.
     """
-    mflops, params = count_of(widths(model), data.classes)
+    mflops, params = count_of(widths(model), data.classes, spec.prune.count_resolution)
     kept = read_object(_accuracy_file(key, spec, data, folder)).get("accuracy")
-    return Dense(mflops=mflops, params=params, accuracy=kept, classes=data.classes, widths=widths(model))
+    return Dense(
+        mflops=mflops, params=params, accuracy=kept, classes=data.classes, widths=widths(model),
+        resolution=spec.prune.count_resolution,
+    )  # fmt: skip
 
 
 def dense_accuracy(

@@ -135,7 +135,10 @@ def _compress(
             _say(bar, callbacks.title, epoch.number, len(images))
             _learned(callbacks, before, history)
             callbacks.epoch(epoch.number)
-        measurement = measure(run.model, held, resolution=spec.data.resolution, on_images=on_images)
+        measurement = measure(
+            run.model, held, resolution=spec.data.resolution, count_resolution=spec.prune.count_resolution,
+            on_images=on_images,
+        )  # fmt: skip
     folder.save_model(run.model)
     folder.log(f"measured: {measurement}")
     folder.save_result(measurement, folder.spent() + Cost.now() - mark, history, before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -19,10 +19,13 @@ from search.storage.leases import Leases, Lost
 from search.storage.studies import Store
 from search.storage.trial_file import write_trial
 from search.storage.trial_folder import TrialFolder
+from search.study.constraints import excesses, size_mb
 from search.trial.context import Context
 from search.workers.heartbeat import Heartbeat
 
 T = TypeVar("T")
+_SIDES = {"max": "over", "min": "under"}
+_UNITS = {"mflops": "MFLOPs", "size_mb": "MB", "latency_ms": "ms"}
 
 
 class Skipped(Exception):
@@ -93,21 +96,12 @@ class TrialCallbacks:
         )
         home = self.context.folder.trial(self.trial.number)
         write_trial(home, self.store.database.storage.get_trial(self.trial._trial_id))
-        constraints = self.context.spec.constraints
-        if constraints.max_mflops is not None:
-            self._constrain(
-                "max_mflops", plan.mflops - constraints.max_mflops, f"over {constraints.max_mflops:g} MFLOPs"
-            )
-        if constraints.min_mflops is not None:
-            excess = constraints.min_mflops - plan.mflops
-            self._constrain("min_mflops", excess, f"under {constraints.min_mflops:g} MFLOPs")
+        self._constrain({"mflops": plan.mflops, "size_mb": size_mb(plan.params)})
         return self._duplicate(hash)
 
     def _timed(self, latency: Latency) -> None:
         self._store(Figures(latency_ms=latency.median_ms))
-        limit = self.context.spec.constraints.max_latency_ms
-        if limit is not None:
-            self._constrain("max_latency_ms", latency.median_ms - limit, f"over {limit:g} ms")
+        self._constrain({"latency_ms": latency.median_ms})
 
     def _store(self, figures: Figures) -> None:
         figures.store(self.store.database.storage, self.trial._trial_id)
@@ -115,10 +109,14 @@ class TrialCallbacks:
     def _figures(self) -> Figures:
         return Figures.load(self.store.database.storage.get_trial(self.trial._trial_id))
 
-    def _constrain(self, name: str, excess: float, what: str) -> None:
-        constrain(self.trial, name, excess)
-        if excess > 0:
-            raise Skipped(f"{what}, the constraint")
+    def _constrain(self, values: Mapping[str, float]) -> None:
+        """Tell Optuna how the constraints on these values stand. Raises Skipped if one is broken."""
+        limits = self.context.limits
+        for name, excess in excesses(limits, values).items():
+            constrain(self.trial, name, excess)
+            if excess > 0:
+                side, _, what = name.partition("_")
+                raise Skipped(f"{_SIDES[side]} {limits[name]:g} {_UNITS[what]}, the constraint")
 
     def _duplicate(self, hash: str) -> TrialFolder | None:
         """The folder of a finished trial with the network that this one would end in, if one can be reached."""

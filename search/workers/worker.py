@@ -29,7 +29,8 @@ from search.storage.leases import Leases, Lost
 from search.storage.studies import Store
 from search.storage.trial_file import catch_up, write_trial
 from search.storage.trial_folder import TrialFolder
-from search.study.score import BYTES_PER_PARAM, fitness
+from search.study.constraints import BYTES_PER_PARAM, excesses
+from search.study.score import fitness
 from search.trial.context import Context
 from search.trial.run import Outcome, run_trial
 from search.workers.callbacks import Skipped, TrialCallbacks, constrain
@@ -176,7 +177,7 @@ class _Worker:
             predicted=prediction.accuracy if prediction else None,
             predicted_std=prediction.std if prediction else None,
             score=score,
-            fitness=fitness(spec.objectives, values),
+            fitness=fitness(spec.goal, values),
             size_bytes=measured.size_bytes,
             nonzero_bytes=nonzero_bytes,
             worker=self.scheduler.worker,
@@ -187,7 +188,7 @@ class _Worker:
         self, trial: Trial, state: TrialState, figures: Figures, cost: Cost, values: list[float] | None = None
     ) -> None:
         """Record in the database how a trial ended, unless another worker has taken it."""
-        study, leases, limit = self.store.study, self.scheduler.leases, self.context.spec.constraints.min_accuracy
+        study, leases = self.store.study, self.scheduler.leases
         figures = replace(figures, **{name: round(seconds, 3) for name, seconds in asdict(cost).items()})
         tried = False
 
@@ -206,8 +207,8 @@ class _Worker:
                 with signals.deferred():
                     figures.store(study._storage, trial._trial_id)
                     reached = figures.accuracy if figures.predicted is None else figures.predicted
-                    if reached is not None and limit is not None:
-                        constrain(trial, "accuracy", limit - reached)
+                    for name, excess in excesses(self.context.limits, {"accuracy": reached}).items():
+                        constrain(trial, name, excess)
                     study.tell(trial, values, state=state)
                     leases.drop(trial._trial_id)
                     told = study._storage.get_trial(trial._trial_id)

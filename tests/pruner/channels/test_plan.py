@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -93,10 +94,15 @@ def test_a_plan_knows_what_the_grader_will_count_before_the_network_is_cut(
     pruning_ratio, output_pruning_ratio = (
         {stage: chance.random() for stage in stages} for stages in (STAGES, STAGES[:-1])
     )
-    plan = make_plan(dense, Prune(pruning_ratio=pruning_ratio, output_pruning_ratio=output_pruning_ratio), scores)
-    operations, params = tp.utils.count_ops_and_params(apply_plan(dense, plan), torch.zeros(1, 3, 224, 224))
-    assert plan.mflops == operations / 1e6
-    assert plan.params == params
+    for side in (224, (160, 97, 75, 32)[seed]):
+        prune = Prune(
+            pruning_ratio=pruning_ratio, output_pruning_ratio=output_pruning_ratio, count_resolution=side,
+        )  # fmt: skip
+        plan = make_plan(dense, prune, scores)
+        operations, params = tp.utils.count_ops_and_params(apply_plan(dense, plan), torch.zeros(1, 3, side, side))
+        assert plan.mflops == operations / 1e6
+        assert plan.params == params
+    plan = make_plan(dense, replace(prune, count_resolution=224), scores)
     assert (plan.dense_mflops, plan.dense_params) == (pytest.approx(318.969, abs=1e-3), 2_236_682)
     assert plan.mflops_removed == 1 - plan.mflops / plan.dense_mflops
 

@@ -36,12 +36,16 @@ def trial(number: int, state: str, reason: str = "", **excess: float) -> Record:
         ),
         ([trial(0, "failed", "a"), trial(1, "stopped")], ExitStatus.ALL_FAILED, "1 stopped early. One trial has"),
         (
-            [trial(0, "done", accuracy=0.2), trial(1, "done", accuracy=0.1), trial(2, "skipped", max_mflops=0.001)],
+            [
+                trial(0, "done", min_accuracy=0.2),
+                trial(1, "done", min_accuracy=0.1),
+                trial(2, "skipped", max_mflops=0.001),
+            ],
             ExitStatus.NONE_FEASIBLE,
             "trial 1 came nearest: an accuracy of 0.5000, 0.1 under min_accuracy = 0.6.",
         ),
         (
-            [trial(0, "done", accuracy=-0.1, max_mflops=20.0), trial(1, "done", accuracy=0.4, max_mflops=-9.0)],
+            [trial(0, "done", min_accuracy=-0.1, max_mflops=20.0), trial(1, "done", min_accuracy=0.4, max_mflops=-9.0)],
             ExitStatus.NONE_FEASIBLE,  # 20 of 40 MFLOPs are a half, 0.4 of 0.9 is less
             "trial 1 came nearest: an accuracy of 0.5000, 0.4 under min_accuracy = 0.9.",
         ),
@@ -57,4 +61,4 @@ def test_the_end_of_a_study_without_a_network(found: Sequence[Record], status: E
 
 
 def test_a_study_with_a_network_is_done_whatever_else_failed() -> None:
-    assert ending([trial(0, "failed"), trial(1, "done"), trial(2, "done", accuracy=0.1)]) is None
+    assert ending([trial(0, "failed"), trial(1, "done"), trial(2, "done", min_accuracy=0.1)]) is None

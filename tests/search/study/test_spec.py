@@ -27,8 +27,10 @@ def read(tmp_path: Path, text: str) -> StudySpec:
 @pytest.mark.parametrize("path", sorted(STUDIES.rglob("*.toml")), ids=lambda path: path.stem)
 def test_every_study_that_is_shipped_is_valid_and_gives_recipes(path: Path) -> None:
     assert read_study(path).about
-    for part in read_parts(path):
-        assert part.name.startswith(path.stem)
+    parts = read_parts(path)
+    assert parts[-1].whole == path.stem
+    for part in parts:
+        assert part.name.startswith(part.whole)
         spec = part.study(["dense"])
         assert budget(spec)
         made = recipe(draw(spec, 0, []).params, spec)
@@ -211,7 +213,7 @@ def test_a_study_that_extends_another_changes_what_it_says_and_has_a_name_of_its
         ("extends = 'study.toml'", "study.toml extends this file in turn"),
         ("trials = [", "base.toml: not TOML"),
         ("extends = 3", "another study file's path, not 3"),
-        ("extends = 'gone.toml'", "gone.toml: cannot be read.*base.toml names it"),
+        ("extends = 'gone.toml'", "gone.toml: cannot be read.*base.toml extends or continues it"),
         ("trails = 3", "study.toml: trails: unknown key"),
     ],
 )

@@ -62,7 +62,7 @@ def test_text_that_is_not_utf_8_is_named_as_what_it_is(tmp_path: Path, content: 
     assert message in complaint(tmp_path / "study.toml")
     (tmp_path / "more.toml").write_text("extends = 'study.toml'")
     line = complaint(tmp_path / "more.toml")
-    assert message in line and f"{tmp_path / 'more.toml'} names it" in line
+    assert message in line and f"{tmp_path / 'more.toml'} extends or continues it" in line
 
 
 @pytest.mark.parametrize(
