@@ -38,6 +38,8 @@ class Epoch:
     images: int
     resolution: int
     """Pixels a side that they were resized to."""
+    learning_rate: float
+    """At its first step."""
     seconds: float
     state: dict[str, Any]
     """What `fine_tune` needs to go on from here; holds live tensors, so save or copy it before the next epoch."""
@@ -126,7 +128,7 @@ class _Course:
         # Summed on the device and read once an epoch: reading makes a GPU wait.
         total_loss = torch.zeros((), device=device)
         right = torch.zeros((), dtype=torch.long, device=device)
-        seen = 0
+        seen, first_rate = 0, 0.0
         steps = steps_per_epoch(self.split, batch_size=part.batch_size, images=part.images_per_epoch)
         batches = train_batches(
             self.split,
@@ -143,6 +145,7 @@ class _Course:
                 rate = part.learning_rate * schedule(
                     phase_step + number, steps * part.epochs, part.warmup, part.schedule
                 )
+                first_rate = first_rate or rate
                 wanted = None
                 if self.teacher and part.distill_temperature:
                     wanted = self.teacher.of(batch.which, batch.mirrored)
@@ -161,6 +164,7 @@ class _Course:
             accuracy=right.item() / seen,
             images=seen,
             resolution=part.resolution,
+            learning_rate=first_rate,
             seconds=time.perf_counter() - began,
             state={"epoch": epoch + 1, **self.step.state()},
         )

@@ -32,6 +32,7 @@ COMMANDS = {
     "check": ("check:check", "Verify a study's files and database, and fix them."),
     "predictor": ("predictor:predictor", "Check how well untrained evaluation predicts training."),
     "export": ("export:export", "Write a trial's network for other programs."),
+    "mlflow": ("mlflow:mlflow", "Log a study's trials to MLflow."),
     "submit": ("export:submit", "Pack the course's hand-in zip."),
     "evaluate": ("evaluate:evaluate", "Grade a network on the test images."),
     "compare": ("evaluate:compare", "Compare several networks."),

@@ -13,6 +13,7 @@ from pruner.errors import InputError
 from pruner.recipe import Recipe
 from pruner.system.files import add_line, checksum, json_bytes, read_json, write_json, write_whole
 from search.cost import Cost
+from search.results.metrics import metrics_csv
 
 if TYPE_CHECKING:  # torch takes seconds to import; `prune-search status` does without
     from torch import nn
@@ -60,6 +61,11 @@ class TrialFolder:
     def trial_file(self) -> Path:
         """The database's record of the trial (`search.storage.trial_file`)."""
         return self.path / "trial.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The epochs so far as a CSV table, for other programs."""
+        return self.path / "metrics.csv"
 
     @property
     def has_begun(self) -> bool:
@@ -168,6 +174,7 @@ class TrialFolder:
 
         save_state(self.path / "checkpoint.pt", {"state": state, "history": history, "before": before})
         self.on_saved(self.path / "checkpoint.pt")
+        write_whole(self.metrics, metrics_csv(history, before).encode())
 
     def save_model(self, model: nn.Module) -> None:
         """Write the network as it is handed in."""
@@ -204,6 +211,7 @@ class TrialFolder:
             if path.exists():
                 with path.open("rb", buffering=0) as file:
                     sums[path.name] = checksum(file)
+        write_whole(self.metrics, metrics_csv(history, before).encode())
         self._save_json(CHECKSUMS, sums)
         self._save_json("measurement.json", value)
 

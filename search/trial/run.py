@@ -122,7 +122,10 @@ def _compress(
         _say(bar, callbacks.title, len(history), len(images))
         mark = began
         for epoch in run.epochs(on_images):
-            row = {"epoch": epoch.number, "loss": epoch.loss, "accuracy": epoch.accuracy}
+            row = {
+                "epoch": epoch.number, "resolution": epoch.resolution, "learning_rate": epoch.learning_rate,
+                "loss": epoch.loss, "accuracy": epoch.accuracy,
+            }  # fmt: skip
             if len(some):
                 row["holdout"] = evaluated(epoch.resolution)
             now = Cost.now()
