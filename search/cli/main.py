@@ -22,6 +22,7 @@ from search.storage.failures import ended_by
 from search.terminal.streams import open_streams
 
 COMMANDS = {
+    "init": ("init:init", "Write a study file for your images and your goal."),
     "run": ("run:run", "Run or continue a study; then report, export and grade."),
     "serve": ("run:serve", "Run a study and show it in the browser."),
     "worker": ("worker:worker", "Join a study as one more worker."),

@@ -46,6 +46,7 @@ def track(
     """
     mlflow = need("mlflow", "logging to MLflow", "mlflow")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # MLflow's own waits for minutes
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which is for our answer
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
         place = _experiment(client, experiment or spec.name)
