@@ -106,10 +106,26 @@ def _part(spec: StudySpec, search: SearchSection, *, first: bool) -> Part:
             raise ValueError(f"{where}.space.{extra[0]}: a train_only search takes nothing but a learning_rate")
         if (train := changes.get("train")) and "epochs" in train and "phases" not in train:
             changes = {**changes, "train": {**train, "phases": []}}  # its epochs replace the file's phases
-    content = merged(content, {**changes, "name": f"{spec.name}.{search.name}"})
+    content = merged(_without_other_ways(content, changes), {**changes, "name": f"{spec.name}.{search.name}"})
     if first:
         return Part(content, spec.name)
     return Part(content, spec.name, search.parents, search.min_distance, search.train_only)
+
+
+_WAYS = (
+    ("pruning_ratio", "output_pruning_ratio"), ("global_pruning_ratio",), ("target_mflops", "allocation", "error_scale"),
+)  # fmt: skip
+"""The ways to say in [space] how many channels go, of which a study has one."""
+
+
+def _without_other_ways(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The content without the file's way to say how many channels go, if a search says it in another way."""
+    given = changes.get("space")
+    way = next((way for way in _WAYS if isinstance(given, dict) and not given.keys().isdisjoint(way)), None)
+    if way is None or not isinstance(space := content.get("space"), dict):
+        return content
+    others = {key for other in _WAYS if other != way for key in other}
+    return {**content, "space": {key: value for key, value in space.items() if key not in others}}
 
 
 def _own_keys() -> list[str]:
