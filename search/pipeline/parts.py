@@ -113,8 +113,10 @@ def _part(spec: StudySpec, search: SearchSection, *, first: bool) -> Part:
 
 
 _WAYS = (
-    ("pruning_ratio", "output_pruning_ratio"), ("global_pruning_ratio",), ("target_mflops", "allocation", "error_scale"),
-)  # fmt: skip
+    ("pruning_ratio", "output_pruning_ratio"),
+    ("global_pruning_ratio",),
+    ("target_mflops", "allocation", "error_scale"),
+)
 """The ways to say in [space] how many channels go, of which a study has one."""
 
 
