@@ -18,10 +18,13 @@ from pruner.network.mobilenet import classes
 from pruner.recipe import Prune, Recipe
 from pruner.system.seeds import mix
 from pruner.train import Training
+from pruner.training.average import recalibrate_batchnorm
 from pruner.training.distill import Teacher
 from pruner.training.fine_tune import Epoch, epoch_images, fine_tune
 from pruner.weights.masks import MaskKeeper, Masks, apply_masks, cubic, shrink_masks, weights
 
+_RECALIBRATION_IMAGES = 512
+"""As many as reconstruction is given, unless a study says otherwise."""
 _CURVES = "obs"
 """Sorted, the scores by this importance are the curves that a target is allocated by."""
 
@@ -138,6 +141,7 @@ class Compression:
         self.model = _pruned(parent, first)
         if self._state is None:  # otherwise the weights are in the state
             self._reconstruct(parent, first)
+            self._recalibrate(first)
         self._keeper = self._masks()
 
     @property
@@ -192,6 +196,21 @@ class Compression:
     def _reconstruct(self, wider: nn.Module, plan: ChannelPlan) -> None:
         if self._recipe.prune.reconstruct and plan.kept_widths != plan.dense_widths:
             self._resources.reconstruct(self.model, self._resources.targets(wider), plan)
+
+    def _recalibrate(self, plan: ChannelPlan) -> None:
+        """Recalibrate the BatchNorm statistics of a network that is judged without reconstruction and training.
+
+        They are those of channels that are gone; judged by them, every such network is at chance (EagleEye, Li et al.
+        2020).
+        """
+        untrained = not any(step.train.total_epochs for step in self._steps)
+        if untrained and not self._recipe.prune.reconstruct and plan.kept_widths != plan.dense_widths:
+            train = self._recipe.train
+            recalibrate_batchnorm(
+                self.model.to(self._resources.data.train.images.device), self._resources.data.train,
+                count=train.bn_recalibration_images or _RECALIBRATION_IMAGES, resolution=self._resources.resolution,
+                seed=train.seed,
+            )  # fmt: skip
 
     def _masks(self) -> MaskKeeper | None:
         """The mask enforcer of the last step; None before it.

@@ -73,7 +73,8 @@ class TrainSettings(Checked):
     ema_decay: Ratio = 0.0
     """Above 0: end with an exponential moving average of the weights, with this decay a step."""
     bn_recalibration_images: Images = 0
-    """At the end, recalibrate BatchNorm's statistics on so many training images; 0: leave them as training did."""
+    """At the end, recalibrate BatchNorm's statistics on so many training images; 0: leave them as training did. What is
+    neither trained nor reconstructed is recalibrated in any case (0: on 512)."""
     data_parallel: Part = 32
     """Images in each part of a batch. On a CPU the parts train on a core each, with BatchNorm statistics of their own;
     a batch of fewer than twice as many is one part, and 0 makes one part of any batch. GPUs take whole batches."""
