@@ -27,6 +27,7 @@ from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
 from search.terminal.live import LiveTable
 from search.terminal.progress import Terminal
+from search.trial.data import tell_notes
 from search.trial.dense import dense_accuracy
 from search.workers.cluster import on_ray
 from search.workers.local import LocalLauncher, default_workers
@@ -60,6 +61,8 @@ def run_parts(
             terminal.line(f"Part {number} of {len(parts)}: {spec.name}{f'; then {left}' if left else ''}.")
         with waiting_for_space(terminal.line), ExitStack() as beside:
             ready = set_up(spec, folder, options, terminal)
+            if number == 1:
+                tell_notes(ready.context.data, terminal)
             if len(parts) > 1:
                 note(spec, folder)
             if web:

@@ -40,7 +40,8 @@ def make_card(
         "network": "MobileNetV2, pruned",
         "study": spec.name,
         "trial": record.number,
-        "data": spec.data.model_dump(mode="json", exclude={"root"}),
+        "data": spec.data.model_dump(mode="json", exclude={"root"}, exclude_none=True),
+        "class_names": dense.class_names if dense else [],
         "mflops": record.mflops,
         "mflops_removed": record.mflops_removed,
         "params": record.params,
@@ -64,6 +65,7 @@ def make_card(
 def card_markdown(card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     accuracy, test = card["accuracy"], card["test"]
+    graded = "test" if not test or test["graded_on"] == "test" else "validation"
     rows = [
         ("operations", f"{card['mflops']:.3f} MFLOPs at 224 px ({card['mflops_removed']:.1%} removed)"),
         ("parameters", f"{card['params']:,} ({card['params_removed']:.1%} removed)"),
@@ -71,8 +73,8 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     ]
     if test:
         rows += [
-            ("accuracy on the test images", f"{test['accuracy']:.2%}"),
-            ("score", f"{test['score']:.2f} (on the test images)"),
+            (f"accuracy on the {graded} images", f"{test['accuracy']:.2%}"),
+            ("score", f"{test['score']:.2f} (on the {graded} images)"),
         ]
     else:
         rows.append(("accuracy on the test images", "not graded"))
@@ -97,6 +99,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             "ImageNet's mean and standard deviation.",
             "",
             markdown_table(("", ""), rows),
+            *(["Its outputs, in order: " + ", ".join(card["class_names"]) + ".", ""] if card["class_names"] else []),
             "## Files",
             "",
             "Each file was loaded back; the difference is the largest in any output between it and the network.",

@@ -78,7 +78,7 @@ def _test_images(data: Dataset, root: Path | None, place: Path) -> Path:
     if data.name == "cifar10":
         return cifar10_folder(root)
     path = place / "test.pt"
-    save_state(path, {"images": data.test.images.cpu(), "labels": data.test.labels.cpu()})
+    save_state(path, {"images": data.test.images.cpu().clone(), "labels": data.test.labels.cpu()})
     return path
 
 

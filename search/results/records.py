@@ -63,6 +63,8 @@ class Dense:
     classes: int
     widths: dict[str, int]
     """Group of channels -> its number of channels."""
+    class_names: list[str] = field(default_factory=list)
+    """Output -> name of the class; a study begun by an earlier version has none."""
 
 
 def records(study: Study) -> list[Record]:
