@@ -14,6 +14,7 @@ from typing import Any
 
 from pruner.data.datasets import Dataset, cifar10_folder
 from pruner.errors import InputError
+from pruner.measurement.measure import GRADER_BATCH
 from pruner.network.loading import load_dense
 from pruner.system.checkpoint import save_state
 from pruner.system.files import write_whole
@@ -42,6 +43,8 @@ def submit(
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", student):
         raise InputError(f"--id {student!r}: letters, digits, - and _ only; it becomes the names in the zip")
+    if len(data.test) < GRADER_BATCH:
+        raise InputError(f"{data.name}: {len(data.test)} test images, of which the grader would see none; 64 or more")
     _check_notebook(notebook)
     load_dense(model, data.classes)  # a foreign file is refused before the grader unpickles it
     path = out / f"{student}.zip"
