@@ -35,6 +35,7 @@ SUFFIXES = (
 )  # fmt: skip
 """Of the files that are taken for images, in lower case."""
 _VALIDATION = ("val", "valid", "validation")
+_NUMBERS = re.compile(r"([0-9]+)")
 _SHARE = 10
 """One in so many is drawn for the holdout, or for test."""
 
@@ -61,6 +62,8 @@ class Listing:
     """The same as `holdout` where the folder has no test images."""
     drawn: tuple[int, int] | None
     """How many images were drawn for the holdout, and the seed; None if the folder says which they are."""
+    stamp: str
+    """A hash of all names, sizes and times of change: another one once the folder has changed."""
     notes: tuple[str, ...]
 
     @property
@@ -72,11 +75,6 @@ class Listing:
     def files(self) -> tuple[ImageFile, ...]:
         """All files, each once."""
         return self.train + self.holdout + (() if self.graded_on == "val" else self.test)
-
-    @property
-    def stamp(self) -> str:
-        """A hash of all names, sizes and times of change: another one once the folder has changed."""
-        return json_hash(sorted(file._replace(label=0) for file in self.files))
 
 
 def list_images(root: Path, *, holdout: int = 0, seed: int = 0) -> Listing:
@@ -99,6 +97,7 @@ def list_images(root: Path, *, holdout: int = 0, seed: int = 0) -> Listing:
         if part in given:
             _check_classes(given[part], given["train"], names)
     lists = {part: _images(root, folder, names, notes) for part, folder in (given or {"train": root}).items()}
+    stamp = json_hash(list(lists.values()))
     train, held, test = lists["train"], lists.get("val"), lists.get("test")
     if held is not None and holdout:
         raise InputError(f"holdout: {holdout} cannot be drawn where {given['val']} is the holdout; leave it out")
@@ -118,7 +117,7 @@ def list_images(root: Path, *, holdout: int = 0, seed: int = 0) -> Listing:
             raise InputError(f"holdout: {drawn[0]} leaves no training image of the class {lost[0]!r}; give less")
     elif test is None:
         notes.append(f"{root}: has no test, so finished models are graded on {given['val'].name}, the search's holdout")
-    return Listing(root, tuple(names), train, held, held if test is None else test, drawn, tuple(notes))
+    return Listing(root, tuple(names), train, held, held if test is None else test, drawn, stamp, tuple(notes))
 
 
 def _given(root: Path) -> dict[str, Path]:
@@ -168,24 +167,26 @@ def _images(root: Path, folder: Path, names: Sequence[str], notes: list[str]) ->
     found: list[ImageFile] = []
     others: list[str] = []
     for label, name in enumerate(names):
+        below = f"{(folder / name).relative_to(root)}{os.sep}"
         for entry in _entries(folder / name):
             if entry.name.startswith(".") or entry.is_dir():
                 continue
-            if Path(entry.name).suffix.lower() not in SUFFIXES:
+            if not entry.name.lower().endswith(SUFFIXES):
                 others.append(entry.path)
                 continue
             try:
-                size, changed = entry.stat().st_size, entry.stat().st_mtime_ns
+                known = entry.stat()
+                size, changed = known.st_size, known.st_mtime_ns
             except OSError:  # a link to nothing: reading it will fail, and name it
                 size = changed = 0
-            found.append(ImageFile(os.path.relpath(entry.path, root), label, size, changed))
+            found.append(ImageFile(below + entry.name, label, size, changed))
     if others:
         notes.append(f"{folder}: {len(others):,} files are no images by their suffix, such as {min(others)}; left out")
     return tuple(sorted(found, key=_place))
 
 
 def _place(file: ImageFile) -> tuple[list[str | int], str]:
-    parts = re.split(r"([0-9]+)", Path(file.name).name)  # text and numbers take turns
+    parts = _NUMBERS.split(file.name.rpartition(os.sep)[2])  # text and numbers take turns
     return [int(part) if number % 2 else part for number, part in enumerate(parts)], file.name
 
 
