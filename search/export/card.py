@@ -26,6 +26,7 @@ def make_card(
     record: Record,
     recipe: Mapping[str, Any],
     dense: Dense | None,
+    class_names: Sequence[str],
     weights: str,
     test: Grade | None,
     latencies: Sequence[Latency],
@@ -34,14 +35,15 @@ def make_card(
 ) -> dict[str, Any]:
     """The card as a JSON-ready value.
 
-    `recipe`: as stored with the trial. `weights`: the hash of the network's weights. `test`: its grade, if it has one.
+    `recipe`: as stored with the trial. `class_names`: of the outputs, if known. `weights`: the hash of the network's
+    weights. `test`: its grade, if it has one.
     """
     return {
         "network": "MobileNetV2, pruned",
         "study": spec.name,
         "trial": record.number,
         "data": spec.data.model_dump(mode="json", exclude={"root"}, exclude_none=True),
-        "class_names": dense.class_names if dense else [],
+        "class_names": list(class_names),
         "mflops": record.mflops,
         "mflops_removed": record.mflops_removed,
         "params": record.params,

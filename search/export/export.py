@@ -98,8 +98,9 @@ def export_trial(
             written.append(export(model, stem, format, plan=plan.as_json(), resolution=spec.data.resolution))
             bar.advance()
     dense = dense_of(shared.store.study)
-    if dense and dense.class_names:
-        write_whole(stem.with_suffix(".labels.txt"), "".join(f"{name}\n" for name in dense.class_names).encode())
+    names = data.class_names if data else dense.class_names if dense else ()
+    if names:
+        write_whole(stem.with_suffix(".labels.txt"), "".join(f"{name}\n" for name in names).encode())
     card_file, key = stem.with_suffix(".json"), weights_hash(model)
     before = read_json(card_file) or {}
     before = before if before.get("weights") == key else {}
@@ -113,6 +114,7 @@ def export_trial(
         record=record(trial),
         recipe=json.loads((files.path / "recipe.json").read_text())["recipe"],
         dense=dense,
+        class_names=names,
         weights=key,
         test=test,
         latencies=[measure_latency(model, spec, backend) for backend in backends],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from sklearn.datasets import load_digits
 
 from pictures import write_images, write_split
 from processes import Command, Invoke
-from pruner.data.datasets import Split, hold_out
+from pruner.data.datasets import Dataset, Split, hold_out
 from pruner.network.loading import load_network
 from pruner.network.mobilenet import fresh
 from pruner.system.files import read_json
 from pruner.system.hashes import weights_hash
 from records import status
+from search.terminal.events import At, Event, Events, Said
+from search.trial.data import open_named
 from studies import TINY, Finished, write_study
 
 TENTH = {str(digit): 12 for digit in range(10)}
@@ -110,6 +113,25 @@ def test_evaluate_and_compare_take_a_folder_and_decode_its_test_images_alone(
     graded = json.loads(done.stdout)
     (row,) = json.loads(command("compare", tmp_path / "network.pth", *how).stdout)["models"]
     assert row["accuracy"] == graded["accuracy"] == pytest.approx(0.1)  # untrained, it gives one answer
+
+
+def test_processes_that_open_a_folder_at_once_decode_it_once(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    write_images(root, TENTH)
+    told: list[Event] = []
+
+    def opened(_: int) -> Dataset:
+        device = torch.device("cpu")
+        return open_named(
+            str(root), None, device, Events(told.append), resolution=32, threads=1, cache=tmp_path / "data"
+        )
+
+    with ThreadPoolExecutor(3) as threads:  # a lock holds between threads as it does between processes
+        first, *others = threads.map(opened, range(3))
+    assert {event.total for event in told if isinstance(event, At)} == {120}
+    assert sum(event.done == 0 for event in told if isinstance(event, At)) == 1  # one bar began
+    assert {data.fingerprint for data in others} == {first.fingerprint}
+    assert sum("neither val nor test" in event.text for event in told if isinstance(event, Said)) == 3
 
 
 def test_bad_folders_and_names_are_one_line(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
