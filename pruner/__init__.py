@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pruner.channels.importance import score_channels
     from pruner.channels.plan import ChannelPlan, apply_plan, make_plan
     from pruner.compression import Compression, compress, plan_channels
-    from pruner.data.datasets import load as load_data
+    from pruner.data.loading import load as load_data
     from pruner.exports.module import export_module as export
     from pruner.measurement.measure import measure
     from pruner.network.loading import load_network as load
@@ -38,7 +38,7 @@ _HOMES = {
     "Compression": "pruner.compression",
     "compress": "pruner.compression",
     "plan_channels": "pruner.compression",
-    "load_data": "pruner.data.datasets:load",
+    "load_data": "pruner.data.loading:load",
     "export": "pruner.exports.module:export_module",
     "measure": "pruner.measurement.measure",
     "load": "pruner.network.loading:load_network",

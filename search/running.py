@@ -28,6 +28,7 @@ from search.study.changes import Change
 from search.study.spec import StudySpec
 from search.terminal.live import LiveTable
 from search.terminal.progress import Terminal
+from search.trial.data import tell_notes
 from search.trial.dense import dense_accuracy
 from search.workers.cluster import on_ray
 from search.workers.local import LocalLauncher, default_workers
@@ -63,6 +64,8 @@ def run_parts(
         with waiting_for_space(terminal.line), ExitStack() as beside:
             ready = set_up(spec, folder, options, terminal)
             remember(options.runs, parts[-1].whole, changes)
+            if number == 1:
+                tell_notes(ready.context.data, terminal)
             if len(parts) > 1:
                 note(spec, folder)
             if web:

@@ -61,6 +61,7 @@ def train_batches(
         part = slice(start, start + batch_size)
         index = order[part]
         moved = _moved(split.images[index], moves[:, part], mirror[part])
+        split.was_read(len(index))
         yield Batch(moved, split.labels[index], index, mirror[part])
 
 
@@ -102,6 +103,7 @@ def map_batches(
         return function(inputs, labels, start // batch_size), len(labels)
 
     for result, count in on_cores(each, range(0, len(split), batch_size)):
+        split.was_read(count)
         if on_images:
             on_images(count)
         yield result

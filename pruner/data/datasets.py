@@ -1,16 +1,18 @@
-"""Data sets as uint8 tensors: train, holdout and test. Each is kept in memory once, on the training device."""
+"""Data sets as uint8 tensors: train, holdout and test; those that are made in memory from scikit-learn and CIFAR-10."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pruner.data.mapped import Mapped
 from pruner.errors import InputError
 
 
@@ -19,26 +21,34 @@ class Split:
     """Images and their labels."""
 
     images: Tensor
-    """uint8 of shape (images, 3, height, width)."""
+    """uint8 of shape (images, 3, height, width), in memory or mapped from a file."""
     labels: Tensor
     """int64 of shape (images,)."""
+    mapped: Mapped | None = None
+    """The file that the images are mapped from."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def first(self, count: int) -> Split:
         """The first `count` images (all of them if there are fewer)."""
-        return Split(self.images[:count], self.labels[:count])
+        return Split(self.images[:count], self.labels[:count], self.mapped)
 
     def drawn(self, count: int, seed: int) -> Split:
-        """`count` random images, determined by the seed."""
+        """`count` random images, determined by the seed; copied into memory."""
         chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]
         chosen = chosen.to(self.images.device)
         return Split(self.images[chosen], self.labels[chosen])
 
     def to(self, device: torch.device) -> Split:
         """The split moved to a device."""
-        return Split(self.images.to(device), self.labels.to(device))
+        images = self.images.to(device)
+        return Split(images, self.labels.to(device), self.mapped if images is self.images else None)
+
+    def was_read(self, count: int) -> None:
+        """Tell that so many images were read; a mapped file then gives memory back now and then."""
+        if self.mapped:
+            self.mapped.was_read(count * self.images[0].numel())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +56,29 @@ class Dataset:
     """Train, holdout and test. The search may look at the holdout; test is for grading a finished model."""
 
     name: str
-    classes: int
+    class_names: tuple[str, ...]
+    """Label -> name."""
     train: Split
     holdout: Split
     test: Split
     mirrors: bool
     """Does a mirrored image keep its class?"""
+    graded_on: str = "test"
+    """What `test` is; `val` where a folder has no test images, and those of the holdout stand in for them."""
+    fingerprint: str = ""
+    """The hash of its images and their division, where these are the user's and may change."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of it, a line each."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @property
+    def key(self) -> str:
+        """A name for files: the data set's, and another one once its images change."""
+        return f"{self.name}-{self.fingerprint}" if self.fingerprint else self.name
 
     def to(self, device: torch.device) -> Dataset:
         """The data set moved to a device."""
@@ -59,26 +86,7 @@ class Dataset:
         return replace(self, **moved)
 
 
-def load(name: str, root: Path | None = None, *, holdout: int = 0, seed: int = 0) -> Dataset:
-    """Load a data set and split its training images into train and holdout.
-
-    Args:
-        name: cifar10 or digits.
-        root: For cifar10, the folder that holds `cifar-10-batches-py`; see `cifar10`.
-        holdout: How many training images to hold out; 0: 5,000 of cifar10, 297 of digits.
-        seed: Determines which images are held out.
-
-    Returns:
-        The data set, on the CPU.
-
-    Raises:
-        InputError: The name is unknown, `holdout` is too large, or CIFAR-10 is absent and cannot be downloaded.
-    """
-    if name == "digits":
-        return digits(holdout=holdout or 297, seed=seed)
-    if name == "cifar10":
-        return cifar10(root, holdout=holdout or 5000, seed=seed)
-    raise InputError(f"data: {name!r} is not one of cifar10, digits")
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def digits(*, holdout: int = 297, seed: int = 0) -> Dataset:
@@ -89,9 +97,9 @@ def digits(*, holdout: int = 297, seed: int = 0) -> Dataset:
     grey = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))
     images = grey[:, None].repeat(1, 3, 1, 1)
     labels = torch.from_numpy(bunch.target.astype(np.int64))
-    learn, test = _hold_out(Split(images, labels), 397, 10, seed=0)
-    train, held = _hold_out(learn, holdout, 10, seed)
-    return Dataset("digits", 10, train, held, test, mirrors=False)
+    learn, test = hold_out(Split(images, labels), 397, 10, seed=0)
+    train, held = hold_out(learn, holdout, 10, seed)
+    return Dataset("digits", tuple(map(str, range(10))), train, held, test, mirrors=False)
 
 
 def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> Dataset:
@@ -105,21 +113,21 @@ def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> 
     root = cifar10_folder(root)
     try:
         try:
-            learn = _as_split(CIFAR10(root, train=True))
+            learn = as_split(CIFAR10(root, train=True))
         except RuntimeError:  # absent or incomplete
             from pruner.data.download import download_cifar10
 
             download_cifar10(root)
-            learn = _as_split(CIFAR10(root, train=True))
-        test = _as_split(CIFAR10(root, train=False))
+            learn = as_split(CIFAR10(root, train=True))
+        test = as_split(CIFAR10(root, train=False))
     except (URLError, OSError, RuntimeError) as error:
         detail = str(error).splitlines()[0]
         raise InputError(
             f"CIFAR-10: {root} has no complete cifar-10-batches-py and it cannot be downloaded there ({detail}); give "
             "the folder that holds it with --data-root or CIFAR10_ROOT"
         ) from error
-    train, held = _hold_out(learn, holdout, 10, seed)
-    return Dataset("cifar10", 10, train, held, test, mirrors=True)
+    train, held = hold_out(learn, holdout, 10, seed)
+    return Dataset("cifar10", CIFAR10_CLASSES, train, held, test, mirrors=True)
 
 
 def cifar10_folder(root: Path | None = None) -> Path:
@@ -128,21 +136,36 @@ def cifar10_folder(root: Path | None = None) -> Path:
     return root.parent if (root / "data_batch_1").is_file() else root
 
 
-def _as_split(source: object) -> Split:
-    images = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()  # type: ignore[attr-defined]
-    return Split(images, torch.tensor(source.targets))  # type: ignore[attr-defined]
+def as_split(source: Any) -> Split:
+    """One of torchvision's data sets of the same form: its images in memory as (n, h, w, 3), and its labels."""
+    images = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()
+    return Split(images, torch.tensor(source.targets))
 
 
-def _hold_out(split: Split, count: int, classes: int, seed: int) -> tuple[Split, Split]:
-    """Split off `count` images, stratified by class and determined by the seed; returns (the rest, those images)."""
-    if not 0 < count < len(split):
-        raise InputError(f"holdout: {count} of {len(split)} training images cannot be held out")
-    shuffled = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+def hold_out(split: Split, count: int, classes: int, seed: int) -> tuple[Split, Split]:
+    """Split off `count` images in memory as `held_out` says; returns (the rest, those images)."""
+    rest, held = held_out(split.labels, count, classes, seed)
+    return Split(split.images[rest], split.labels[rest]), Split(split.images[held], split.labels[held])
+
+
+def held_out(labels: Tensor, count: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Which images to hold out: `count`, stratified by class and determined by the seed.
+
+    Every class that has an image at all has one among the first `classes` that are held out.
+
+    Returns:
+        (the rest, those held out), as indices into `labels` in order.
+
+    Raises:
+        InputError: There are too few images.
+    """
+    if not 0 < count < len(labels):
+        raise InputError(f"holdout: {count} of {len(labels)} training images cannot be held out")
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     # Interleaving the classes makes any first `count` images proportional, up to one image per class.
     rank = torch.empty_like(shuffled)
     for label in range(classes):
-        members = shuffled[split.labels[shuffled] == label]
-        rank[members] = (torch.arange(len(members)) * len(split)).div(len(members), rounding_mode="floor")
+        members = shuffled[labels[shuffled] == label]
+        rank[members] = (torch.arange(len(members)) * len(labels)).div(len(members), rounding_mode="floor")
     order = shuffled[rank[shuffled].argsort(stable=True)]
-    held, rest = order[:count].sort().values, order[count:].sort().values
-    return Split(split.images[rest], split.labels[rest]), Split(split.images[held], split.labels[held])
+    return order[count:].sort().values, order[:count].sort().values

@@ -42,12 +42,24 @@ def on_cores(function: Callable[..., R], *parts: Iterable[Any]) -> Iterator[R]:
     """
     if _threads is None:
         yield from map(function, *parts)
-        return
-    work, under_way = _as_here(function), deque[Future[R]]()
+    else:
+        yield from _in_order(_threads, _count, _as_here(function), *parts)
+
+
+def in_threads(count: int, function: Callable[..., R], *parts: Iterable[Any]) -> Iterator[R]:
+    """`on_cores` for work without torch, such as decoding images, in so many threads of its own."""
+    with ThreadPoolExecutor(count) as threads:
+        yield from _in_order(threads, count, function, *parts)
+
+
+def _in_order(
+    threads: ThreadPoolExecutor, count: int, function: Callable[..., R], *parts: Iterable[Any]
+) -> Iterator[R]:
+    under_way = deque[Future[R]]()
     try:
         for arguments in zip(*parts, strict=True):
-            under_way.append(_threads.submit(work, *arguments))
-            if len(under_way) > _count:
+            under_way.append(threads.submit(function, *arguments))
+            if len(under_way) > count:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()

@@ -64,6 +64,14 @@ def add_line(path: Path, text: str) -> None:
     insist(write)
 
 
+def write_at(file: BinaryIO, place: int, content: bytes) -> None:
+    """Write at `place` and end the file there. Raises OSError; safe to repeat."""
+    file.seek(place)
+    file.truncate()
+    file.write(content)
+    file.flush()
+
+
 def _write_whole(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     neighbour = Path(name)

@@ -51,6 +51,7 @@ def logits_by_chunk(
         with torch.inference_mode():  # not around the loop: whoever takes the chunks would be in it, too
             parts = [few for images in both for few in torch.split(images, _BATCH)]
             found = torch.cat(list(on_cores(lambda few: _logits(folded, few, resolution, half), parts)))
+        split.was_read(len(part))
         yield torch.stack(found.chunk(len(both)), 1)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from pruner.data.datasets import load
 from pruner.network.loading import load_network
 from pruner.network.mobilenet import widths
 from pruner.system.files import write_out
@@ -22,6 +21,7 @@ from search.report.figures import models_figure
 from search.report.page import page
 from search.study.score import ScoreRule
 from search.terminal.progress import Terminal
+from search.trial.data import open_named
 
 
 @click.command()
@@ -40,8 +40,8 @@ def evaluate(
     """
     chosen = prepare(threads, device)
     load_network(model)  # report a bad file before the data set is read
-    data = load(name, data_root).to(chosen)
     with Terminal() as terminal:
+        data = open_named(name, data_root, chosen, terminal, resolution=resolution, threads=threads, parts=["test"])
         result = asdict(grade(model, data, ScoreRule(), resolution, chosen, terminal))
     if as_json:
         click.echo(json.dumps(result))
@@ -77,8 +77,10 @@ def compare(
     """
     chosen = prepare(threads, device)
     networks = [load_network(model) for model in models]  # report a bad file before the data set is read
-    data = None if no_grade else load(name, data_root).to(chosen)
     with Terminal() as terminal:
+        data = None
+        if not no_grade:
+            data = open_named(name, data_root, chosen, terminal, resolution=resolution, threads=threads, parts=["test"])
         rows = comparison(
             models, data, ScoreRule(), resolution=resolution, threads=latency_threads, device=chosen, progress=terminal
         )

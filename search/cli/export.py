@@ -16,7 +16,7 @@ from search.export.export import export_trial, find_trial, trial_files
 from search.export.submission import submit as pack
 from search.options import Options
 from search.terminal.progress import Terminal
-from search.trial.context import open_data
+from search.trial.data import data_root, open_data, tell_notes
 
 _FORMATS = ("pth", "safetensors", "onnx", "pt2", "pte")
 
@@ -54,8 +54,10 @@ def export(
     chosen = prepare(options.threads, options.device)
     shared = open_shared(spec, folder, options.storage, options.artifacts)
     trial_files(shared, spec, folder, find_trial(shared.store.study, spec, trial))  # fails before the data set is read
-    data = None if no_grade else open_data(spec, options.data_root, chosen)
     with Terminal() as terminal:
+        data = None if no_grade else open_data(spec, folder, options, chosen, terminal)
+        if data:
+            tell_notes(data, terminal)
         done = export_trial(
             shared, study, spec, folder, number=trial, formats=formats or available(), out=out, data=data,
             progress=terminal,
@@ -102,11 +104,11 @@ def submit(
     shared = open_shared(spec, folder, options.storage, options.artifacts)
     found = find_trial(shared.store.study, spec, trial)
     model = trial_files(shared, spec, folder, found).model
-    root = options.data_root or (Path(spec.data.root).expanduser() if spec.data.root else None)
-    data = open_data(spec, options.data_root, chosen)
     with Terminal() as terminal:
+        data = open_data(spec, folder, options, chosen, terminal)
         result = pack(
-            model, student, notebook, out, data, root=root, resolution=spec.data.resolution, progress=terminal
+            model, student, notebook, out, data, root=data_root(spec, options), resolution=spec.data.resolution,
+            progress=terminal,
         )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"trial": found.number, **result}))

@@ -27,9 +27,10 @@ def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
 
 def print_grade(graded: dict[str, Any]) -> None:
     """Print a network's grade in one line, with a second line if masks left zeros."""
+    images = "Test" if graded["graded_on"] == "test" else "Validation"
     click.echo(
-        f"Test images: {graded['accuracy']:.2%} right ({graded['accuracy_drop_last']:.2%} as the grader's loader sees "
-        f"them), {graded['mflops']:.3f} MFLOPs, score {graded['score']:.2f}; {graded['params']:,} parameters, "
+        f"{images} images: {graded['accuracy']:.2%} right ({graded['accuracy_drop_last']:.2%} as the grader's loader "
+        f"sees them), {graded['mflops']:.3f} MFLOPs, score {graded['score']:.2f}; {graded['params']:,} parameters, "
         f"{graded['size_bytes']:,} bytes"
     )
     left, params = graded["nonzero_params"], graded["params"]

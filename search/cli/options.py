@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from pruner.data.known import NAMES, SMALL
 from search.options import Options, Web
 from search.study.changes import parse
 
@@ -25,6 +26,17 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+class DataSet(click.ParamType[str]):
+    """A data set's name, or a folder of images. A name counts first; ./NAME is the folder."""
+
+    name = "NAME|DIR"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in NAMES and not Path(value).exists():
+            self.fail(f"{value!r} is neither one of {', '.join(SMALL)} nor a folder of images.", param, ctx)
+        return str(value)
 
 
 study_argument = click.argument("study", type=click.Path(path_type=Path))
@@ -44,11 +56,13 @@ artifacts_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object for scripts instead of text.")
 data_root_option = click.option(
     "--data-root", type=click.Path(path_type=Path),
-    help="Folder with cifar-10-batches-py (default: CIFAR10_ROOT, then a cache folder; downloaded if absent).",
+    help="Folder that holds the data set: cifar-10-batches-py (default: CIFAR10_ROOT, then a cache folder; downloaded "
+    "if absent), or a study's own images.",
 )  # fmt: skip
 data_option = click.option(
-    "--data", "name", type=click.Choice(["cifar10", "digits"]), default="cifar10", show_default=True,
-    help="The data set.",
+    "--data", "name", type=DataSet(), default="cifar10", show_default=True,
+    help=f"The data set: {', '.join(SMALL)}; or a folder of images, train/CLASS/IMAGE with val and test, or "
+    "CLASS/IMAGE.",
 )  # fmt: skip
 resolution_option = click.option(
     "--resolution", type=click.IntRange(8, 2048), default=224, show_default=True, help="Pixels a side."

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from pruner.data.datasets import load
 from pruner.errors import InputError, check_name
 from pruner.network.loading import load_dense
 from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES
@@ -28,6 +27,7 @@ from search.export.sensitivity import sensitivity as find
 from search.report.page import page
 from search.report.weights import sensitivity_figure
 from search.terminal.progress import Terminal
+from search.trial.data import open_named
 
 
 @click.command()
@@ -84,23 +84,27 @@ def sensitivity(
     if what == "channels" and end >= 1:
         raise InputError("--end 1: some channels must stay; give less than 1")
     chosen = prepare(threads, device)
-    data = load(name, data_root).to(chosen)
-    network = load_dense(model, data.classes)
-    key = weights_hash(network)
-    settings = ScanSettings(
-        what=what, importance=importance, weights=key, data=name, images=min(images, len(data.holdout)),
-        resolution=resolution,
-    )  # fmt: skip
-    path = out or Path(runs, "scans", f"{model.stem}-{key}-{what}-{importance}-{name}-{images}-{resolution}.json")
     sparsities = [round(start + i * step, 6) for i in range(int((end - start) / step + 1e-9) + 1)]
     with Terminal() as terminal:
+        data = open_named(
+            name, data_root, chosen, terminal, resolution=resolution, threads=threads, parts=["train", "holdout"],
+            cache=runs.absolute() / "data",
+        )  # fmt: skip
+        network = load_dense(model, data.classes)
+        key = weights_hash(network)
+        settings = ScanSettings(
+            what=what, importance=importance, weights=key, data=data.key, images=min(images, len(data.holdout)),
+            resolution=resolution,
+        )  # fmt: skip
+        stem = f"{model.stem}-{key}-{what}-{importance}-{data.key}-{images}-{resolution}"
+        path = out or Path(runs, "scans", f"{stem}.json")
         found = find(network, settings, sparsities, data, path, terminal)
     if nonzero is not None:
         found["allocation"] = spread_over(network, found, nonzero)
     figure = sensitivity_figure(curves(found), found["dense"], settings.images)
     about = (
         f"One {'layer' if what == 'weights' else 'stage'} at a time, {what} of least {importance} first. The accuracy "
-        f"is measured on {settings.images:,} images of {name}'s holdout at {resolution} px."
+        f"is measured on {settings.images:,} images of {data.name}'s holdout at {resolution} px."
     )
     drawn = path.with_suffix(".html")
     write_whole(drawn, page(f"Sensitivity of {model.name}", [about], {"sensitivity": figure}).encode())

@@ -13,10 +13,11 @@ from pruner.system.machine import prepare
 from search.cli.opening import open_files, print_grade
 from search.cli.options import data_root_option, machine_options, runs_option, study_argument
 from search.export.grade import grade
+from search.options import Options
 from search.patience import waiting_for_space
 from search.terminal.progress import Terminal
 from search.trial import dense
-from search.trial.context import open_data
+from search.trial.data import open_data, tell_notes
 
 
 @click.command("train-dense")
@@ -29,9 +30,11 @@ def train_dense(study: Path, data_root: Path | None, runs: Path, threads: int, d
     """Train the dense network that STUDY describes in [dense], for `run` to use. An interrupted training continues."""
     spec, folder = open_files(study, runs)
     chosen = prepare(threads, device)
-    data = open_data(spec, data_root, chosen)
-    folder.create()
+    options = Options(runs=runs, data_root=data_root, threads=threads, device=device)
     with Terminal() as terminal:
+        data = open_data(spec, folder, options, chosen, terminal)
+        tell_notes(data, terminal)
+        folder.create()
         with waiting_for_space(terminal.line):
             path = dense.train_dense(spec, data, folder, terminal)
         if out is not None:

@@ -26,6 +26,7 @@ def make_card(
     record: Record,
     recipe: Mapping[str, Any],
     dense: Dense | None,
+    class_names: Sequence[str],
     weights: str,
     test: Grade | None,
     latencies: Sequence[Latency],
@@ -34,13 +35,15 @@ def make_card(
 ) -> dict[str, Any]:
     """The card as a JSON-ready value.
 
-    `recipe`: as stored with the trial. `weights`: the hash of the network's weights. `test`: its grade, if it has one.
+    `recipe`: as stored with the trial. `class_names`: of the outputs, if known. `weights`: the hash of the network's
+    weights. `test`: its grade, if it has one.
     """
     return {
         "network": "MobileNetV2, pruned",
         "study": spec.name,
         "trial": record.number,
-        "data": spec.data.model_dump(mode="json", exclude={"root"}),
+        "data": spec.data.model_dump(mode="json", exclude={"root"}, exclude_none=True),
+        "class_names": list(class_names),
         "count_resolution": spec.prune.count_resolution,
         "mflops": record.mflops,
         "mflops_removed": record.mflops_removed,
@@ -65,6 +68,7 @@ def make_card(
 def card_markdown(card: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     accuracy, test = card["accuracy"], card["test"]
+    graded = "test" if not test or test["graded_on"] == "test" else "validation"
     rows = [
         (
             "operations",
@@ -75,8 +79,8 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     ]
     if test:
         rows += [
-            ("accuracy on the test images", f"{test['accuracy']:.2%}"),
-            ("score", f"{test['score']:.2f} (on the test images)"),
+            (f"accuracy on the {graded} images", f"{test['accuracy']:.2%}"),
+            ("score", f"{test['score']:.2f} (on the {graded} images)"),
         ]
     else:
         rows.append(("accuracy on the test images", "not graded"))
@@ -101,6 +105,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             "ImageNet's mean and standard deviation.",
             "",
             markdown_table(("", ""), rows),
+            *(["Its outputs, in order: " + ", ".join(card["class_names"]) + ".", ""] if card["class_names"] else []),
             "## Files",
             "",
             "Each file was loaded back; the difference is the largest in any output between it and the network.",

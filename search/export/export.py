@@ -75,6 +75,8 @@ def export_trial(
 ) -> Export:
     """Write a finished trial's network and its card into the folder `out`. `number`: the trial (default: the best).
 
+    Beside them is `.labels.txt`, the classes' names in the order of the outputs, a line each.
+
     `data`: grades the network on its test images, unless it is graded already; None: the network is not graded now.
 
     Raises InputError if there is no such trial, or its files are out of reach.
@@ -95,6 +97,10 @@ def export_trial(
             bar.say(f"exporting {format}")
             written.append(export(model, stem, format, plan=plan.as_json(), resolution=spec.data.resolution))
             bar.advance()
+    dense = dense_of(shared.store.study)
+    names = data.class_names if data else dense.class_names if dense else ()
+    if names:
+        write_whole(stem.with_suffix(".labels.txt"), "".join(f"{name}\n" for name in names).encode())
     card_file, key = stem.with_suffix(".json"), weights_hash(model)
     before = read_json(card_file) or {}
     before = before if before.get("weights") == key else {}
@@ -107,7 +113,8 @@ def export_trial(
         spec=spec,
         record=record(trial),
         recipe=json.loads((files.path / "recipe.json").read_text())["recipe"],
-        dense=dense_of(shared.store.study),
+        dense=dense,
+        class_names=names,
         weights=key,
         test=test,
         latencies=[measure_latency(model, spec, backend) for backend in backends],

@@ -37,6 +37,8 @@ class Grade:
     compressed_bytes: int
     """The compressed size of the network as one pickled module."""
     originates_from_mobilenetv2: bool
+    graded_on: str = "test"
+    """The images: `test`, or `val` where a folder has no test images."""
 
 
 def grade(
@@ -64,4 +66,5 @@ def grade(
         nonzero_params=nonzero_params(model),
         compressed_bytes=compressed_bytes(model),
         originates_from_mobilenetv2=architecture_difference(model) is None,
+        graded_on=data.graded_on,
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 from pruner.data.datasets import Dataset, cifar10_folder
 from pruner.errors import InputError
+from pruner.measurement.measure import GRADER_BATCH
 from pruner.network.loading import load_dense
 from pruner.system.checkpoint import save_state
 from pruner.system.files import write_whole
@@ -42,6 +43,8 @@ def submit(
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", student):
         raise InputError(f"--id {student!r}: letters, digits, - and _ only; it becomes the names in the zip")
+    if len(data.test) < GRADER_BATCH:
+        raise InputError(f"{data.name}: {len(data.test)} test images, of which the grader would see none; 64 or more")
     _check_notebook(notebook)
     load_dense(model, data.classes)  # a foreign file is refused before the grader unpickles it
     path = out / f"{student}.zip"
@@ -78,7 +81,7 @@ def _test_images(data: Dataset, root: Path | None, place: Path) -> Path:
     if data.name == "cifar10":
         return cifar10_folder(root)
     path = place / "test.pt"
-    save_state(path, {"images": data.test.images.cpu(), "labels": data.test.labels.cpu()})
+    save_state(path, {"images": data.test.images.cpu().clone(), "labels": data.test.labels.cpu()})
     return path
 
 

@@ -66,6 +66,8 @@ class Dense:
     """Group of channels -> its number of channels."""
     resolution: int = 224
     """Pixels a side of the images for which operations are counted."""
+    class_names: list[str] = field(default_factory=list)
+    """Output -> name of the class; a study begun by an earlier version has none."""
 
 
 def records(study: Study) -> list[Record]:

@@ -56,6 +56,11 @@ class StudyFolder:
         return self.path.parent / "dense"
 
     @property
+    def data(self) -> Path:
+        """Decoded images, shared by the studies beside this one."""
+        return self.path.parent / "data"
+
+    @property
     def scores_folder(self) -> Path:
         return self.path / "scores"
 

@@ -26,6 +26,7 @@ from search.study.spec import BUDGET_KEYS, StudySpec, differences
 _SPEC = "study_file"
 _DENSE = "dense_network"
 _DENSE_FIGURES = "dense_figures"
+_DATA = "data_fingerprint"
 OPENING = 0
 """The number to lock while a study has none of its own: those begin at 1."""
 
@@ -106,6 +107,20 @@ def bind_dense(store: Store, key: str, figures: Dense) -> None:
         raise InputError(
             f"study {study.study_name}: begun with another dense network; give that one with --dense, or give the "
             "study another name"
+        )
+
+
+def bind_data(store: Store, name: str, fingerprint: str) -> None:
+    """Tie the study to the images of the folder `name`. Raises InputError if it was begun with others."""
+    study = store.study
+    with store.database.alone(study._study_id):
+        before = study.user_attrs.get(_DATA)
+        if before is None:
+            study.set_user_attr(_DATA, fingerprint)
+    if before not in (None, fingerprint):
+        raise InputError(
+            f"study {study.study_name}: begun with other images than the folder {name} has now; put them back as "
+            "they were, or give the study another name"
         )
 
 

@@ -11,31 +11,36 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from pruner.data.known import NAMES, SMALL
 from pruner.errors import InputError
 from pruner.recipe import PruneSettings
-from pruner.schema import Epochs, Images, Pixels, Rate, fields_of
+from pruner.schema import Epochs, Images, Pixels, Rate, fields_of, one_of
 from pruner.train import Training, TrainSettings
 from search.study.section import MOST_TRIALS, FileName, Section
-
-_PIXELS = {"cifar10": 32, "digits": 8}
-"""The side of the data set's own images."""
 
 
 class DataSection(Section):
     """The data set, and how it is used."""
 
-    name: Literal["cifar10", "digits"] = "cifar10"
+    name: Annotated[str, one_of(NAMES)] = "cifar10"
+    """`cifar10`, `digits`, `folder` (your own images), or, where their files are there, `cifar100`, `fashion-mnist`,
+    `stl10`, `svhn`."""
     root: FileName | None = None
-    """Folder with the data set; the option --data-root and CIFAR10_ROOT take precedence."""
+    """Folder with the data set; the option --data-root and, for CIFAR-10, CIFAR10_ROOT take precedence. A `folder` has
+    `train/CLASS/IMAGE` and, beside `train`, `val` and `test` if there are such; or `CLASS/IMAGE`, which is divided."""
     holdout: Images = 0
-    """How many training images are held out to evaluate trials on; 0: the data set's usual number."""
+    """How many training images are held out to evaluate trials on; 0: the data set's usual number, of a folder a
+    tenth."""
     resolution: Pixels = 224
-    """Pixels a side at which the holdout and, at the end, the test images are classified."""
+    """Pixels a side at which the holdout and, at the end, the test images are classified; a folder's images are stored
+    at it, if they are not smaller."""
+    mirrors: bool | None = None
+    """Does a mirrored image keep its class? Left out: yes, but not for `digits` and `svhn`."""
 
     @property
     def pixels(self) -> int:
-        """The side of the data set's own images."""
-        return _PIXELS[self.name]
+        """The side of the data set's own images; of a folder's, the most that it can be."""
+        return SMALL[self.name].pixels if self.name in SMALL else self.resolution
 
 
 def training(settings: TrainSettings, learning_rate: float, seed: int, data: DataSection) -> Training:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.channels.importance import Scores
 from pruner.channels.plan import ChannelPlan
 from pruner.channels.reconstruct import Targets
-from pruner.data.datasets import Dataset, load
+from pruner.data.datasets import Dataset
 from pruner.measurement.latency import Backend, Latency, latency
 from pruner.network.loading import load_dense
 from pruner.resources import InMemory
@@ -128,13 +127,6 @@ class Context:
         seen = len(self._in_memory.ranking_images(importance))
         with self.progress.task(f"{importance}: ranking channels", seen) as bar:
             return self._in_memory.scores(importance, model, bar.advance)
-
-
-def open_data(spec: StudySpec, root: Path | None, device: torch.device) -> Dataset:
-    """The study's data set, on the device. `root`, from the command line, takes precedence over the study file's."""
-    if root is None and spec.data.root:
-        root = Path(spec.data.root).expanduser()
-    return load(spec.data.name, root, holdout=spec.data.holdout, seed=spec.seed).to(device)
 
 
 def open_context(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from torchvision.models.mobilenetv2 import MobileNetV2
 
@@ -37,19 +38,26 @@ def given_file(spec: StudySpec, option: Path | None) -> Path | None:
     return None
 
 
-def trained_file(spec: StudySpec, folder: StudyFolder) -> Path:
+def trained_file(spec: StudySpec, data: Dataset, folder: StudyFolder) -> Path:
     """The file for the dense network that a study trains; studies with equal settings share it."""
     settings = {
         "dense": {name: value for name, value in asdict(spec.dense).items() if name != "checkpoint"},
-        "data": spec.data.model_dump(mode="json", exclude={"root"}),
+        "data": _data_settings(spec, data),
         "seed": spec.seed,
     }
     return folder.dense / f"{spec.data.name}-{json_hash(settings)}.pth"
 
 
-def data_hash(spec: StudySpec) -> str:
+def data_hash(spec: StudySpec, data: Dataset) -> str:
     """The hash of the data set, how the study splits it, and the resolution at which it is classified."""
-    return json_hash({"data": spec.data.model_dump(mode="json", exclude={"root"}), "seed": spec.seed})
+    return json_hash({"data": _data_settings(spec, data), "seed": spec.seed})
+
+
+def _data_settings(spec: StudySpec, data: Dataset) -> dict[str, Any]:
+    """Everything by which data sets differ: a folder whose images have changed is another one."""
+    # A key that is left out adds nothing, so that what earlier versions computed is found under its hash.
+    settings = spec.data.model_dump(mode="json", exclude={"root"}, exclude_none=True)
+    return settings | ({"fingerprint": data.fingerprint} if data.fingerprint else {})
 
 
 def dense_file(spec: StudySpec, data: Dataset, folder: StudyFolder, option: Path | None, progress: Progress) -> Path:
@@ -62,7 +70,7 @@ def train_dense(spec: StudySpec, data: Dataset, folder: StudyFolder, progress: P
 
     A killed run resumes from its last epoch. If another process is training the same network, this one waits for it.
     """
-    path = trained_file(spec, folder)
+    path = trained_file(spec, data, folder)
     with locked(path.with_suffix(".lock")):
         if not path.exists():
             _train(spec, data, path, folder, progress)
@@ -79,6 +87,7 @@ def dense_figures(model: MobileNetV2, key: str, spec: StudySpec, data: Dataset, 
     return Dense(
         mflops=mflops, params=params, accuracy=kept, classes=data.classes, widths=widths(model),
         resolution=spec.prune.count_resolution,
+        class_names=list(data.class_names),
     )  # fmt: skip
 
 
@@ -100,7 +109,7 @@ def dense_accuracy(
 
 
 def _accuracy_file(key: str, spec: StudySpec, data: Dataset, folder: StudyFolder) -> Path:
-    return folder.dense / f"{data.name}-{key}-{data_hash(spec)}.json"
+    return folder.dense / f"{data.name}-{key}-{data_hash(spec, data)}.json"
 
 
 def _train(spec: StudySpec, data: Dataset, path: Path, folder: StudyFolder, progress: Progress) -> None:

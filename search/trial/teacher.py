@@ -6,14 +6,13 @@ import io
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.data.datasets import Dataset
-from pruner.system.files import insist, write_whole
+from pruner.system.files import insist, write_at, write_whole
 from pruner.system.machine import has_fast_half
 from pruner.training.distill import Teacher, half_is_right, logits_by_chunk
 from search.storage.filesystem import locked
@@ -31,7 +30,7 @@ def open_teacher(
     `key` is the hash of the dense network's weights. The file is a NumPy array (images, 1 or 2, classes) of 32-bit
     floats that is mapped into memory, so that all workers of a machine share one copy.
     """
-    path = folder.dense / f"logits-{data.name}-{key}-{data_hash(spec)}.npy"
+    path = folder.dense / f"logits-{data.name}-{key}-{data_hash(spec, data)}.npy"
     if not path.exists():
         with locked(path.with_suffix(".lock")):
             if not path.exists():
@@ -55,18 +54,10 @@ def _compute(dense: MobileNetV2, spec: StudySpec, data: Dataset, path: Path, pro
     ):
         file.truncate(done * row)  # drops a row that was half written
         for chunk in logits_by_chunk(model, train, resolution=resolution, mirrors=data.mirrors, half=half, start=done):
-            insist(partial(_write_at, file, done * row, chunk.cpu().numpy().tobytes()))
+            insist(partial(write_at, file, done * row, chunk.cpu().numpy().tobytes()))
             done += len(chunk)
             bar.advance(sides * len(chunk))
     whole = io.BytesIO()
     np.save(whole, np.fromfile(unfinished, np.float32).reshape(len(train), sides, data.classes))
     write_whole(path, whole.getvalue())
     unfinished.unlink()
-
-
-def _write_at(file: BinaryIO, place: int, rows: bytes) -> None:
-    """Write the rows at `place` and end the file there. Raises OSError; safe to repeat."""
-    file.seek(place)
-    file.truncate()
-    file.write(rows)
-    file.flush()

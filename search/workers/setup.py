@@ -13,10 +13,11 @@ from search.results.records import Dense
 from search.storage.address import study_url
 from search.storage.artifacts import Shared, artifact_store
 from search.storage.folder import StudyFolder
-from search.storage.studies import Store, bind_dense, open_study
+from search.storage.studies import Store, bind_data, bind_dense, open_study
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress
-from search.trial.context import Context, open_context, open_data
+from search.trial.context import Context, open_context
+from search.trial.data import open_data
 from search.trial.dense import given_file
 from search.trial.parent import check_parents
 
@@ -47,13 +48,15 @@ def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Pro
     study_url(options.storage, folder.database)
     if spec.latency.backend == "onnxruntime":
         need("onnxruntime", "latency by onnxruntime", "onnx")
-    data = open_data(spec, options.data_root, device)
+    data = open_data(spec, folder, options, device, progress)
     check_parents(spec, folder, data.classes)
     given = given_file(spec, options.dense)
     loaded = None if given is None else load_dense(given, data.classes)
     artifacts = artifact_store(options.artifacts, create=True)
     folder.create()
     store = open_study(spec, folder, options.storage)
+    if data.fingerprint:
+        bind_data(store, data.name, data.fingerprint)
     shared = Shared(store, *artifacts)
     path = options.dense if given is not None else shared.dense(folder)
     context = open_context(spec, folder, data, path, loaded, progress)

@@ -21,7 +21,7 @@ import torch
 from pruner.channels.importance import score_channels
 from pruner.channels.plan import apply_plan, make_plan
 from pruner.channels.reconstruct import reconstruct, record_targets
-from pruner.data.datasets import load
+from pruner.data.loading import load
 from pruner.measurement.measure import accuracy, evaluate
 from pruner.network.loading import load_dense
 from pruner.recipe import Prune

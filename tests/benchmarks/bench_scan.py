@@ -14,7 +14,7 @@ import os
 import time
 from pathlib import Path
 
-from pruner.data.datasets import load
+from pruner.data.loading import load
 from pruner.measurement.measure import accuracy, evaluate
 from pruner.network.loading import load_network
 from pruner.system.machine import prepare

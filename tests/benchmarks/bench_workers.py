@@ -52,7 +52,7 @@ def train(
     """Train from `start` to `end` (seconds since the epoch) and send images a second."""
     from pruner.channels import importance
     from pruner.channels import plan as channels
-    from pruner.data import datasets
+    from pruner.data.loading import load
     from pruner.network import mobilenet
     from pruner.network.structure import STAGES
     from pruner.recipe import Prune
@@ -62,7 +62,7 @@ def train(
 
     machine.prepare(threads, "cpu")
     name, resolution, batch = case
-    images = datasets.load(name, root)
+    images = load(name, root)
     dense = mobilenet.fresh(10, 0).eval()
     prune = Prune(pruning_ratio=dict.fromkeys(STAGES, 0.5))
     model = channels.apply_plan(dense, channels.make_plan(dense, prune, importance.score_channels(dense, "l2")))

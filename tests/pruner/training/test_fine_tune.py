@@ -201,6 +201,7 @@ def test_evaluation_tells_right_from_wrong_image_by_image(dense: MobileNetV2, da
     assert torch.equal(evaluate(constant, split, resolution=32), split.labels == 3)
     assert torch.equal(right, evaluate(dense, split, resolution=32, batch_size=100))
     assert len(drop_last(right)) == 64
+    assert len(drop_last(right[:10])) == 10
     assert accuracy(torch.tensor([True, False, True, True])) == 0.75
 
 

@@ -1,0 +1,32 @@
+"""The data sets by name, and what is known of them before any of their files is read. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FOLDER = "folder"
+"""The name under which a folder of images is a data set; see `pruner.data.listing` for what it holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A data set of small images that is kept in memory whole."""
+
+    pixels: int
+    """The side of its images."""
+    holdout: int
+    """How many of its training images are held out, unless told otherwise."""
+    mirrors: bool
+    """Does a mirrored image keep its class?"""
+
+
+SMALL = {
+    "cifar10": Known(pixels=32, holdout=5000, mirrors=True),
+    "cifar100": Known(pixels=32, holdout=5000, mirrors=True),
+    "digits": Known(pixels=8, holdout=297, mirrors=False),
+    "fashion-mnist": Known(pixels=28, holdout=6000, mirrors=True),
+    "stl10": Known(pixels=96, holdout=500, mirrors=True),
+    "svhn": Known(pixels=32, holdout=7325, mirrors=False),
+}
+"""A tenth of the training images is held out, of digits a little more: it has few."""
+NAMES = (*SMALL, FOLDER)
