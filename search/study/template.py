@@ -53,14 +53,14 @@ def _goal(wishes: Wishes, *, alone: bool) -> list[str]:
             if best == size
             else "the most accurate network within the limits is exported"
         )
+    choice = [
+        f"best_by = {_value(best)} # of the trials that meet the constraints, the one to export",
+        "trials = 16 # over all workers and restarts; more find better",
+    ]
     return [
         f"about = {_value(f'MobileNetV2, {about}.')}",
         f"objectives = {_value(objectives)} # also: params, latency_ms; or score, the course's",
-        *(
-            [f"best_by = {_value(best)} # of the trials that meet the constraints, the one to export"]
-            if not alone
-            else []
-        ),
+        *([] if alone else choice),
         "epoch_eval_images = 0 # holdout images that are classified after each epoch, for learning curves",
     ]
 
