@@ -18,11 +18,12 @@ class Known:
     """How many of its training images are held out, unless told otherwise."""
     mirrors: bool
     """Does a mirrored image keep its class?"""
+    classes: int = 10
 
 
 SMALL = {
     "cifar10": Known(pixels=32, holdout=5000, mirrors=True),
-    "cifar100": Known(pixels=32, holdout=5000, mirrors=True),
+    "cifar100": Known(pixels=32, holdout=5000, mirrors=True, classes=100),
     "digits": Known(pixels=8, holdout=297, mirrors=False),
     "fashion-mnist": Known(pixels=28, holdout=6000, mirrors=True),
     "stl10": Known(pixels=96, holdout=500, mirrors=True),

@@ -13,8 +13,6 @@ from search.study.template import Wishes, study_text
 
 _SHARE = Number(min=0, max=1, min_open=True)
 _MORE = Number(min=0, min_open=True)
-_IMAGENET = 1000
-"""Classes of the network that is fine-tuned where none is given; hardly any operations depend on them."""
 
 
 @click.command()
@@ -35,10 +33,12 @@ def init(data: str, dense: Path | None, resolution: int, **limits: float | None)
     prune-search init --data photos --dense mobilenetv2.pth --max-mflops 80 > mine.toml
     prune-search run mine.toml
 
-    Give one limit or more. With limits on operations alone, candidates of just that size are evaluated untrained and
-    the best of them trained; with any other, the trials are trained networks of many sizes. Without a limit, the whole
+    A dense network for other classes, or torchvision's ImageNet weights where none is given, gets a new classifier and
+    is fine-tuned first. With limits on operations alone, candidates of just that size are evaluated untrained and the
+    best of them trained; with any other, the trials are trained networks of many sizes. Without a limit, the whole
     trade-off between size and accuracy is searched.
     """
+    from pruner.data.listing import list_images
     from pruner.network.count import count_of
     from pruner.network.loading import load_network
     from pruner.network.mobilenet import classes, fresh, widths
@@ -47,9 +47,13 @@ def init(data: str, dense: Path | None, resolution: int, **limits: float | None)
     if folder and not Path(data).is_dir():
         raise InputError(f"--data {data}: neither a folder nor one of {', '.join(SMALL)}")
     section = {"name": "folder", "root": str(Path(data).absolute())} if folder else {"name": data}
-    model = fresh(_IMAGENET, 0) if dense is None else load_network(dense)
+    count = len(list_images(Path(data)).class_names) if folder else SMALL[data].classes
+    model = fresh(count, 0) if dense is None else load_network(dense)
     mflops, _ = count_of(widths(model), classes(model), resolution)
-    wishes = Wishes(data=section, resolution=resolution, dense=str(dense.absolute()) if dense else None, **limits)
+    wishes = Wishes(
+        data=section, resolution=resolution, dense=str(dense.absolute()) if dense else None,
+        trained=dense is not None and classes(model) == count, **limits,
+    )  # fmt: skip
     if wishes.max_mflops is not None and wishes.max_mflops >= mflops:
         raise InputError(f"--max-mflops {wishes.max_mflops:g}: the dense network has {mflops:.1f} at {resolution} px")
     click.echo(study_text(wishes, mflops), nl=False)

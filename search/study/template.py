@@ -14,7 +14,9 @@ class Wishes:
     """The section [data] but for the resolution."""
     resolution: int
     dense: str | None
-    """The dense network's file; None: one is fine-tuned first."""
+    """The dense network's file; None: torchvision's ImageNet weights."""
+    trained: bool
+    """Is the dense network for the data's classes? Otherwise it gets a new classifier and is fine-tuned first."""
     max_mflops: float | None = None
     max_mflops_ratio: float | None = None
     max_latency_ms: float | None = None
@@ -76,8 +78,13 @@ def _common(wishes: Wishes) -> list[str]:
         "[dense] # the network to prune",
         *(
             [f"checkpoint = {_value(wishes.dense)}"]
-            if wishes.dense
-            else ['init = "imagenet" # fine-tuned on these images first', "epochs = 3", "learning_rate = 0.02"]
+            if wishes.trained
+            else [
+                "# these weights get a new classifier and are fine-tuned on the images first",
+                f"init = {_value(wishes.dense or 'imagenet')}",
+                "epochs = 5",
+                "learning_rate = 0.02",
+            ]
         ),
         *(["", "[constraints] # a network that breaks one on its size is skipped before any training", *limits]
           if limits else []),

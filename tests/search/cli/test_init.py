@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch_pruning as tp
 
+from pictures import write_images
 from processes import Command, Invoke
 from pruner.exports.module import export_module
 from pruner.network.mobilenet import fresh
@@ -27,7 +28,7 @@ GOALS = [
 def test_what_it_writes_is_a_study_for_that_goal(
     tmp_path: Path, invoke: Invoke, options: tuple[object, ...], goal: str, searches: int
 ) -> None:
-    (tmp_path / "photos").mkdir()
+    write_images(tmp_path / "photos", {"cat": 20, "dog": 20})
     written = tmp_path / "mine.toml"
     written.write_text(invoke("init", "--data", tmp_path / "photos", "--resolution", 160, *options))
     parts = read_parts(written)
@@ -40,19 +41,24 @@ def test_what_it_writes_is_a_study_for_that_goal(
 
 
 def test_a_share_of_the_dense_network_is_counted_at_the_resolution(tmp_path: Path, invoke: Invoke) -> None:
-    export_module(fresh(7, 0), tmp_path / "dense.pth")
+    export_module(fresh(10, 0), tmp_path / "dense.pth")
     given = ("--data", "digits", "--dense", tmp_path / "dense.pth", "--resolution", 112, "--max-mflops-ratio", 0.5)
     written = tmp_path / "mine.toml"
     written.write_text(invoke("init", *given))
     spec = read_parts(written)[0].study()
-    operations, _ = tp.utils.count_ops_and_params(fresh(7, 0), torch.zeros(1, 3, 112, 112))
+    operations, _ = tp.utils.count_ops_and_params(fresh(10, 0), torch.zeros(1, 3, 112, 112))
     assert spec.space.target_mflops == pytest.approx(0.5 * operations / 1e6, rel=1e-4)
     assert spec.dense.checkpoint == str(tmp_path / "dense.pth")
+    export_module(fresh(7, 0), tmp_path / "dense.pth")
+    written.write_text(invoke("init", *given))
+    dense = read_parts(written)[0].study().dense
+    assert (dense.checkpoint, dense.init) == (None, str(tmp_path / "dense.pth")), "for other classes: fine-tuned first"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--data", "."), "."),
         (("--data", "nowhere"), "neither a folder nor one of cifar10"),
         (("--data", "digits", "--max-mflops", 0), "not in the range x>0"),
         (("--data", "digits", "--max-mflops", 400), "the dense network has 3"),
