@@ -28,10 +28,13 @@ def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
 def print_grade(graded: dict[str, Any]) -> None:
     """Print a network's grade in one line, with a second line if masks left zeros."""
     images = "Test" if graded["graded_on"] == "test" else "Validation"
+    seen, score = "", ""
+    if graded["score"] is not None:  # the course's
+        seen = f" ({graded['accuracy_drop_last']:.2%} as the grader's loader sees them)"
+        score = f", score {graded['score']:.2f}"
     click.echo(
-        f"{images} images: {graded['accuracy']:.2%} right ({graded['accuracy_drop_last']:.2%} as the grader's loader "
-        f"sees them), {graded['mflops']:.3f} MFLOPs, score {graded['score']:.2f}; {graded['params']:,} parameters, "
-        f"{graded['size_bytes']:,} bytes"
+        f"{images} images: {graded['accuracy']:.2%} right{seen}, {graded['mflops']:.3f} MFLOPs{score}; "
+        f"{graded['params']:,} parameters, {graded['size_bytes']:,} bytes"
     )
     left, params = graded["nonzero_params"], graded["params"]
     if masked(left, params):

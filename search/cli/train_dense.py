@@ -40,6 +40,9 @@ def train_dense(study: Path, data_root: Path | None, runs: Path, threads: int, d
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             export_module(load_network(path), out)
-        graded = grade(path, data, spec.score, spec.data.resolution, chosen, terminal)
+        graded = grade(
+            path, data, spec.graded_by, spec.data.resolution, chosen, terminal,
+            count_resolution=spec.prune.count_resolution,
+        )  # fmt: skip
     print_grade(asdict(graded))
     click.echo(f"Network: {out or path}")

@@ -78,10 +78,9 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         ("accuracy on the holdout", f"{accuracy['holdout']:.2%}"),
     ]
     if test:
-        rows += [
-            (f"accuracy on the {graded} images", f"{test['accuracy']:.2%}"),
-            ("score", f"{test['score']:.2f} (on the {graded} images)"),
-        ]
+        rows.append((f"accuracy on the {graded} images", f"{test['accuracy']:.2%}"))
+        if test["score"] is not None:
+            rows.append(("score", f"{test['score']:.2f} (on the {graded} images)"))
     else:
         rows.append(("accuracy on the test images", "not graded"))
     for took in card["latency"]:

@@ -106,7 +106,10 @@ def export_trial(
     before = before if before.get("weights") == key else {}
     test = _kept_grade(before)
     if test is None and data is not None:
-        test = grade(files.model, data, spec.score, spec.data.resolution, data.test.images.device, progress)
+        test = grade(
+            files.model, data, spec.graded_by, spec.data.resolution, data.test.images.device, progress,
+            count_resolution=spec.prune.count_resolution,
+        )  # fmt: skip
     backends: list[Backend] = ["torch", "onnxruntime"] if "onnx" in formats else ["torch"]
     kept = [Exported(**{**file, "file": out / file["file"]}) for file in before.get("files", ())]
     card = make_card(

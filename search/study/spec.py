@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from pruner.errors import InputError
+from pruner.network.count import GRADER_RESOLUTION
 from pruner.recipe import Iterative, MaskSettings
 from pruner.schema import Images, nearest, reason
 from pruner.train import TrainSettings
@@ -159,6 +160,12 @@ class StudySpec(Section):
         """The objective by which a trial is the best."""
         several = "nonzero_bytes" if "nonzero_bytes" in self.objectives else "score"
         return self.best_by or (self.objectives[0] if len(self.objectives) == 1 else several)
+
+    @property
+    def graded_by(self) -> ScoreRule | None:
+        """The rule that a finished network's score comes from; None in a study of another goal than the course's."""
+        own_goal = self.best_by not in (None, "score") or self.prune.count_resolution != GRADER_RESOLUTION
+        return None if own_goal else self.score
 
     @property
     def distills(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 
@@ -110,7 +111,7 @@ def _of_one_size(most: float) -> list[str]:
         'importance = "obs"',
         "reconstruct = true",
         "learning_rate = 0.02",
-        f"target_mflops = {most:g}",
+        f"target_mflops = {math.floor(1000 * most) / 1000:.3f}",
         *_error_scales(),
         "",
         "[[searches]] # hundreds an hour",
