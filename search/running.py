@@ -18,7 +18,7 @@ from search.export.export import finish
 from search.options import Options, Web, Workers
 from search.patience import waiting_for_space
 from search.pipeline.parts import Part
-from search.pipeline.relay import note, remember, study_of
+from search.pipeline.relay import ends_before, note, remember, study_of
 from search.report.page import write_report
 from search.results.ending import failure
 from search.results.records import headline, records
@@ -73,7 +73,11 @@ def run_parts(
                 terminal.line(f"Dashboard: {address}")
             failed = _work_to_the_end(ready, workers, options, terminal, alone=web is None)
             _measure_dense(ready, terminal)
-            if part is parts[-1] or failed:
+            last = part is parts[-1] or failed
+            if not last and (why := ends_before(parts[number], spec, ready.store.study)):
+                terminal.line(why)
+                last = True
+            if last:
                 return Ended(
                     ready, finish(ready.shared, study_file, spec, folder, ready.context.data, terminal), failed
                 )

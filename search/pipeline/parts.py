@@ -43,6 +43,8 @@ class Part:
     """How many networks of the previous part are its parents; 0: none, or those that the file names."""
     min_distance: float = 0.0
     """The least distance between the parents' widths, see `choose`."""
+    needs_accuracy: float | None = None
+    """The accuracy on the holdout below which the previous part's best network is the last."""
     train_only: bool = False
     """Does it train its parents without pruning them?"""
 
@@ -95,6 +97,8 @@ def _part(spec: StudySpec, search: SearchSection, *, first: bool) -> Part:
     where, changes, content = f"searches.{search.name}", search.changes, spec.content("searches", "continues")
     if unknown := sorted(changes.keys() - set(CHANGED)):
         raise ValueError(f"{where}: unknown key {unknown[0]}{nearest(unknown[0], [*CHANGED, *_own_keys()])}")
+    if search.needs_accuracy is not None and first:
+        raise ValueError(f"{where}.needs_accuracy: there is no search before it")
     if search.train_only:
         if first:
             raise ValueError(f"{where}.train_only: there is no search before it to take networks from")
@@ -109,7 +113,7 @@ def _part(spec: StudySpec, search: SearchSection, *, first: bool) -> Part:
     content = merged(_without_other_ways(content, changes), {**changes, "name": f"{spec.name}.{search.name}"})
     if first:
         return Part(content, spec.name)
-    return Part(content, spec.name, search.parents, search.min_distance, search.train_only)
+    return Part(content, spec.name, search.parents, search.min_distance, search.needs_accuracy, search.train_only)
 
 
 _WAYS = (

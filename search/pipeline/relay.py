@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from optuna.study import Study
+
 from pruner.errors import InputError
 from pruner.system.files import read_object, write_json
 from search.pipeline.parts import Part, choose, read_parts
-from search.results.records import records
+from search.results.records import best, records
 from search.storage.folder import StudyFolder
 from search.storage.studies import dense_of, load_study
 from search.study.changes import Change
@@ -60,6 +62,17 @@ def study_of(part: Part, before: tuple[StudySpec, StudyFolder] | None, storage: 
     Raises InputError if that part has no network to start from.
     """
     return part.study(parents(part, *before, storage) if before and part.parents else ())
+
+
+def ends_before(part: Part, spec: StudySpec, study: Study) -> str:
+    """Why a part is not begun after the study before it, as a sentence; empty if it is."""
+    top, needed = best(records(study)), part.needs_accuracy
+    if needed is None or top is None or (top.accuracy or 0.0) >= needed:
+        return ""
+    return (
+        f"{part.name} is not begun: trial {top.number} of {spec.name} has {top.accuracy:.2%} of the holdout, below its "
+        f"needs_accuracy = {needed:g}."
+    )
 
 
 def note(spec: StudySpec, folder: StudyFolder) -> None:

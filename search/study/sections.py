@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from pruner.data.known import NAMES, SMALL
 from pruner.errors import InputError
 from pruner.recipe import PruneSettings
-from pruner.schema import Epochs, Images, Pixels, Rate, fields_of, one_of
+from pruner.schema import Epochs, Images, Pixels, Rate, Share, fields_of, one_of
 from pruner.train import Training, TrainSettings
 from search.study.section import MOST_TRIALS, FileName, Section
 
@@ -121,6 +121,9 @@ class SearchSection(Section):
     search starts from those that `space.parent` names."""
     min_distance: float = Field(0.02, ge=0, lt=1)
     """The least average difference between the widths of any two of these, as a share of the dense network's widths."""
+    needs_accuracy: Share | None = None
+    """Begin only if the best network of the previous search has this accuracy on the holdout; otherwise the file ends
+    with that network."""
     train_only: bool = False
     """Prune nothing: train each of these networks once, or once at each learning rate of a list."""
 

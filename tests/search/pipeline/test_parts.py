@@ -190,6 +190,27 @@ train = {{ epochs = 1 }}
     ]  # fmt: skip
 
 
+@pytest.mark.slow
+def test_a_search_that_needs_more_accuracy_than_there_is_ends_the_file_with_the_network_before(
+    invoke: Invoke, searched_through: tuple[Path, Path, dict[str, Any]]
+) -> None:
+    study, runs, result = searched_through
+    for needed, begun in ((1.0, False), (0.0, True)):
+        further = study.parent / f"needs-{begun}.toml"
+        further.write_text(f"""
+continues = "{study.name}"
+[space.pruning_ratio]
+stage6 = 0.5
+[[searches]]
+name = "narrow"
+trials = 1
+needs_accuracy = {needed}
+""")
+        ended = json.loads(invoke("run", further, "--runs", runs, "--json"))
+        assert part(runs, f"needs-{begun}.narrow").exists() == begun
+        assert (ended["best"] == result["best"]) == (not begun) and Path(ended["file"]).is_file()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
