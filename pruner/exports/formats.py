@@ -5,18 +5,16 @@
 | pth | torch.save of the whole module | torch and torchvision alone; what the course asks for |
 | safetensors | weights without pickle, and the plan in JSON | `load_network`, or any program that reads safetensors |
 | onnx | torch.onnx | onnxruntime, Netron, most others |
+| onnx-int8 | `pruner.exports.int8` | onnxruntime; the one format that changes the network |
 | pt2 | torch.export | torch, without the classes |
 | pte | ExecuTorch with XNNPACK | ExecuTorch on phones and boards |
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pruner.exports.module import export_module
+from pruner.exports.onnx_file import PACKAGES, onnx_bytes, open_onnx, quiet
 from pruner.network.loading import load_network
 from pruner.network.mobilenet import widths
 from pruner.system.extras import has, need
@@ -32,6 +31,8 @@ from pruner.system.files import write_json, write_whole
 
 CLOSE = 1e-4
 """The largest difference in any output that a format may show."""
+INT8 = "onnx-int8"
+"""The format with 8-bit weights and activations; it needs images, so `pruner.exports.int8` writes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,23 +58,40 @@ def export(model: nn.Module, stem: Path, format: str, *, plan: Mapping[str, Any]
     Raises InputError if the format's package is not installed, and AssertionError if the reloaded file's outputs differ
     by more than CLOSE; the file is then removed.
     """
-    still = copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format)
-    path = stem.with_name(f"{stem.name}.{format}")
+    still, path = at_rest(model), stem.with_name(f"{stem.name}.{format}")
     load = _WRITERS[format](still, path, plan, resolution)
-    count = 1 if format == "pte" else 3
-    images = torch.rand(count, 3, resolution, resolution, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        worst = (load(images) - still(images)).abs().max().item()
+    worst = worst_difference(load, still, resolution, images=1 if format == "pte" else 3)
     if not worst <= CLOSE:  # `not <=` also catches NaN
         path.unlink()
         raise AssertionError(f"{path}: loaded again, its outputs differ by {worst:g}")
     return Exported(format=format, file=path, size_bytes=path.stat().st_size, worst_difference=worst)
 
 
+def at_rest(model: nn.Module) -> nn.Module:
+    """A copy of the network as it is exported: 32-bit, on the CPU, in eval mode."""
+    return copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format)
+
+
+def worst_difference(load: Load, model: nn.Module, resolution: int, images: int = 3) -> float:
+    """The largest difference in any output between a reloaded file and the network, over so many random images."""
+    given = torch.rand(images, 3, resolution, resolution, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return (load(given) - model(given)).abs().max().item()
+
+
+_NEEDED = {"onnx": PACKAGES, INT8: PACKAGES, "pte": ("executorch",)}
+_EXTRAS = {"onnx": "onnx", INT8: "onnx", "pte": "executorch"}
+
+
 def available() -> list[str]:
-    """The formats whose packages are installed."""
-    needed = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pte": ("executorch",)}
-    return [name for name in FORMATS if all(has(package) for package in needed.get(name, ()))]
+    """The formats whose packages are installed, without int8: it is another network, and takes longer."""
+    return [name for name in FORMATS if all(has(package) for package in _NEEDED.get(name, ()))]
+
+
+def require(format: str) -> None:
+    """Raise InputError, saying what to install, if a package that writes the format is missing."""
+    for package in _NEEDED.get(format, ()):
+        need(package, f"the format {format}", _EXTRAS[format])
 
 
 def _pth(model: nn.Module, path: Path, _plan: Mapping[str, Any], _resolution: int) -> Load:
@@ -90,16 +108,13 @@ def _safetensors(model: nn.Module, path: Path, plan: Mapping[str, Any], _resolut
 
 
 def _onnx(model: nn.Module, path: Path, _plan: Mapping[str, Any], resolution: int) -> Load:
-    runtime = need("onnxruntime", "ONNX", "onnx")
-    content = onnx_bytes(model, resolution)
-    write_whole(path, content)
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    write_whole(path, onnx_bytes(model, resolution))
+    return open_onnx(path)
 
 
 def _pt2(model: nn.Module, path: Path, _plan: Mapping[str, Any], resolution: int) -> Load:
     buffer = io.BytesIO()
-    with _quiet():
+    with quiet():
         images, batch = torch.rand(2, 3, resolution, resolution), torch.export.Dim("batch")
         torch.export.save(torch.export.export(model, (images,), dynamic_shapes=({0: batch},)), buffer)
         write_whole(path, buffer.getvalue())
@@ -108,7 +123,7 @@ def _pt2(model: nn.Module, path: Path, _plan: Mapping[str, Any], resolution: int
 
 def _pte(model: nn.Module, path: Path, _plan: Mapping[str, Any], resolution: int) -> Load:
     need("executorch", "ExecuTorch", "executorch")
-    with _quiet():
+    with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
         from executorch.runtime import Runtime
@@ -118,40 +133,6 @@ def _pte(model: nn.Module, path: Path, _plan: Mapping[str, Any], resolution: int
         write_whole(path, lowered.buffer)
         method = Runtime.get().load_program(str(path)).load_method("forward")
     return lambda images: method.execute([images])[0]
-
-
-def onnx_bytes(model: nn.Module, resolution: int) -> bytes:
-    """The network as ONNX, from `images` of shape (N, 3, resolution, resolution), for any N, to `logits`.
-
-    Raises InputError if ONNX is not installed.
-    """
-    need("onnx", "ONNX", "onnx")
-    need("onnxscript", "ONNX", "onnx")
-    with _quiet():
-        program = torch.onnx.export(
-            model,
-            (torch.rand(2, 3, resolution, resolution),),
-            dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
-        assert program is not None
-        return program.model_proto.SerializeToString()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' progress output and deprecation warnings."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 _WRITERS: dict[str, Callable[[nn.Module, Path, Mapping[str, Any], int], Load]] = {

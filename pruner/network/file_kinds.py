@@ -15,6 +15,8 @@ _GIVE = "give a .pth or .safetensors file with a MobileNetV2's weights"
 _UNPACK = "unpack it and give the .pth or .safetensors file in it"
 _ORIGINAL = "it cannot be turned back into a network here: give the .pth file that it was made from"
 
+_ONNX = ("an ONNX model", _ORIGINAL)
+
 _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
     (0, b"\x1f\x8b", "a gzip archive", _UNPACK),
@@ -62,6 +64,15 @@ def weights_format(path: Path) -> Literal["torch", "safetensors"]:
         return "safetensors"
     is_torch = head.startswith((b"PK\x03\x04", b"\x80"))  # a ZIP of a pickle and its tensors, or a bare pickle
     return "safetensors" if path.suffix == ".safetensors" and not is_torch else "torch"
+
+
+def is_onnx(path: Path) -> bool:
+    """Does the file look like an ONNX model? False if there is no such file, or it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return _protobuf(file) == _ONNX
+    except OSError:
+        return False
 
 
 def _folder(path: Path) -> str:
@@ -128,7 +139,7 @@ def _protobuf(file: BinaryIO) -> tuple[str, str] | None:
     fields = _fields(file)
     numbers = {number for number, _ in fields}
     if fields[:1] == [(1, 0)] and (7, 2) in fields and numbers <= _ONNX_FIELDS:
-        return "an ONNX model", _ORIGINAL
+        return _ONNX
     # SavedModel: a version, then graphs. GraphDef: nodes, then versions, and optionally a library.
     if set(fields) == {(1, 0), (2, 2)} or set(fields) in ({(1, 2), (4, 2)}, {(1, 2), (2, 2), (4, 2)}):
         return "a TensorFlow graph", _GIVE

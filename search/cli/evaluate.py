@@ -10,12 +10,11 @@ from pathlib import Path
 import click
 
 from pruner.network.loading import load_network
-from pruner.network.mobilenet import widths
 from pruner.system.files import write_out
 from pruner.system.machine import prepare
 from search.cli.opening import print_grade
 from search.cli.options import data_option, data_root_option, json_option, machine_options, resolution_option
-from search.export.compare import comparison, table, weight_figures
+from search.export.compare import comparison, open_network, table, weight_figures
 from search.export.grade import grade
 from search.report.figures import models_figure
 from search.report.page import page
@@ -73,25 +72,32 @@ def compare(
 ) -> None:
     """Compare several networks: operations by stage, parameters, bytes, latency, accuracy, score.
 
+    MODEL is a .pth, .safetensors or .onnx file, as `export` writes them. Latency is torch's or, if any MODEL is .onnx,
+    onnxruntime's for all. An .onnx file has no score, and its operations are those of the network it was made from;
+    they are blank if another program wrote it.
+
     For two networks of equal widths, such as before and after masking, --out also shows weights by layer.
     """
     chosen = prepare(threads, device)
-    networks = [load_network(model) for model in models]  # report a bad file before the data set is read
+    networks = [open_network(model, resolution) for model in models]  # report a bad file before the data set is read
     with Terminal() as terminal:
         data = None
         if not no_grade:
             data = open_named(name, data_root, chosen, terminal, resolution=resolution, threads=threads, parts=["test"])
         rows = comparison(
-            models, data, ScoreRule(), resolution=resolution, threads=latency_threads, device=chosen, progress=terminal
-        )
+            networks, data, ScoreRule(), resolution=resolution, threads=latency_threads, device=chosen,
+            progress=terminal,
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"models": rows}))
     else:
         click.echo(table(rows))
     if out is not None:
-        figures = {"stages": models_figure({row["file"]: row["mflops_by_stage"] for row in rows})}
-        if len(networks) == 2 and widths(networks[0]) == widths(networks[1]):
-            figures |= weight_figures(*networks)
+        known = {row["file"]: row["mflops_by_stage"] for row in rows if row["mflops_by_stage"]}
+        figures = {"stages": models_figure(known)} if known else {}
+        loaded = [network.model for network in networks if network.model]
+        if len(networks) == len(loaded) == 2 and networks[0].widths == networks[1].widths:
+            figures |= weight_figures(*loaded)
         text = f"<pre>{html.escape(table(rows))}</pre>"
         write_out(out, page("Networks compared", [], figures, text).encode())
         click.echo(f"Figure: {out}", err=True)

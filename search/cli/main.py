@@ -37,6 +37,8 @@ COMMANDS = {
     "submit": ("export:submit", "Pack the course's hand-in zip."),
     "evaluate": ("evaluate:evaluate", "Grade a network on the test images."),
     "compare": ("evaluate:compare", "Compare several networks."),
+    "benchmark": ("benchmark:benchmark", "Time networks: latency and images a second."),
+    "predict": ("predict:predict", "Classify image files."),
     "sensitivity": ("sensitivity:sensitivity", "Find how much of each layer can be pruned."),
 }
 """Command -> (its module and function in this folder, its one-line help)."""

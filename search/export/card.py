@@ -12,6 +12,7 @@ from pruner.exports.formats import Exported
 from pruner.measurement.latency import Latency
 from pruner.system.machine import cores, processor
 from search.export.grade import Grade
+from search.export.int8 import int8_markdown
 from search.report.style import short
 from search.results.records import Dense, Record
 from search.results.table import markdown_table
@@ -30,13 +31,14 @@ def make_card(
     weights: str,
     test: Grade | None,
     latencies: Sequence[Latency],
+    int8: Mapping[str, Any] | None,
     files: Sequence[Exported],
     command: str,
 ) -> dict[str, Any]:
     """The card as a JSON-ready value.
 
     `recipe`: as stored with the trial. `class_names`: of the outputs, if known. `weights`: the hash of the network's
-    weights. `test`: its grade, if it has one.
+    weights. `test`: its grade, if it has one. `int8`: its int8 network (`search.export.int8.Int8`), if it was made.
     """
     return {
         "network": "MobileNetV2, pruned",
@@ -53,6 +55,7 @@ def make_card(
         "score": {"holdout": record.score, "test": test.score if test else None},
         "test": asdict(test) if test else None,
         "latency": [asdict(latency) for latency in latencies],
+        "int8": dict(int8) if int8 else None,
         "machine": {"processor": processor(), "cores": cores(), "system": platform.platform()},
         "files": [{**asdict(file), "file": file.file.name} for file in files],
         "widths": record.widths,
@@ -110,6 +113,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
             "Each file was loaded back; the difference is the largest in any output between it and the network.",
             "",
             markdown_table(("file", "bytes", "largest difference"), files),
+            *([int8_markdown(card["int8"])] if card["int8"] else []),
             "## Channels",
             "",
             markdown_table(("group", "kept", "of"), widths),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import torch
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.data.datasets import Dataset
-from pruner.measurement.latency import latency
-from pruner.measurement.measure import count
-from pruner.network.count import layers
+from pruner.errors import InputError
+from pruner.exports.formats import at_rest
+from pruner.exports.onnx_file import OnnxClassifier, onnx_bytes, open_onnx
+from pruner.measurement.latency import Latency, in_turns, onnx_subject, torch_subject
+from pruner.measurement.measure import accuracy, count, right_answers
+from pruner.network.count import count_of, layers
+from pruner.network.file_kinds import is_onnx
 from pruner.network.loading import load_network
 from pruner.network.mobilenet import classes, widths
 from pruner.weights.masks import looks_masked, weights
@@ -26,8 +31,31 @@ from search.terminal.progress import Progress
 _BINS = 40
 
 
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A file to compare, opened."""
+
+    path: Path
+    model: MobileNetV2 | None
+    """None: it is in ONNX."""
+    onnx: OnnxClassifier | None
+    """None: it is in .pth or .safetensors."""
+    widths: dict[str, int] | None
+    """None: it is in ONNX that does not say which MobileNetV2 it was made from."""
+    classes: int
+
+
+def open_network(path: Path, resolution: int) -> Network:
+    """Open a .pth, .safetensors or .onnx file. Raises InputError if it holds no network that can be compared."""
+    if is_onnx(path):
+        found = open_onnx(path, resolution=resolution)
+        return Network(path, None, found, found.widths, found.classes)
+    model = load_network(path)
+    return Network(path, model, None, widths(model), classes(model))
+
+
 def comparison(
-    paths: Sequence[Path],
+    networks: Sequence[Network],
     data: Dataset | None,
     rule: ScoreRule,
     *,
@@ -36,54 +64,97 @@ def comparison(
     device: torch.device,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """A JSON-ready row for every network; `accuracy` and `score` on the test images are None without `data`.
+    """A JSON-ready row for every network.
 
-    `threads`: the threads with which latency is measured. Raises InputError if a file holds no MobileNetV2.
+    `accuracy` and `score` on the test images are None without `data`; ONNX has no score, as the course grades .pth
+    files only. MFLOPs and parameters are None for ONNX of other programs. Latencies are measured in turns: by torch, or
+    by onnxruntime if any network is in ONNX. `threads`: the threads with which they are measured.
+
+    Raises InputError if a network is not for the data's classes.
     """
-    models = [load_network(path) for path in paths]  # report a bad file before computing anything
+    if data and (wrong := next((one for one in networks if one.classes != data.classes), None)):
+        raise InputError(f"{wrong.path}: has {wrong.classes} classes, {data.name} has {data.classes}")
     rows = []
-    for path, model in zip(paths, models, strict=True):
-        mflops, params = count(model)
-        took = latency(model, resolution=resolution, threads=threads)
-        graded = grade(path, data, rule, resolution, device, progress) if data else None
-        by_stage: dict[str, float] = {}
-        for layer in layers(widths(model), classes(model)):
-            by_stage[layer.stage] = by_stage.get(layer.stage, 0.0) + layer.operations / 1e6
+    for network, took in zip(networks, _latencies(networks, resolution, threads), strict=True):
+        mflops, params, by_stage = _operations(network)
+        reached, score = None, None
+        if data and network.onnx:
+            reached = _accuracy(network.onnx, data, resolution, progress)
+        elif data:
+            graded = grade(network.path, data, rule, resolution, device, progress)
+            reached, score = graded.accuracy, graded.score
         rows.append(
             {
-                "file": str(path),
+                "file": str(network.path),
                 "mflops": mflops,
                 "params": params,
-                "size_bytes": path.stat().st_size,
+                "size_bytes": network.path.stat().st_size,
                 "latency_ms": took.median_ms,
                 "latency_p90_ms": took.p90_ms,
-                "accuracy": graded.accuracy if graded else None,
-                "score": graded.score if graded else None,
+                "latency_backend": took.backend,
+                "accuracy": reached,
+                "score": score,
                 "mflops_by_stage": by_stage,
             }
         )
     return rows
 
 
+def _latencies(networks: Sequence[Network], resolution: int, threads: int) -> list[Latency]:
+    by_torch = all(network.model for network in networks)
+    subjects = []
+    for network in networks:
+        if by_torch:
+            assert network.model is not None
+            made = torch_subject(network.model, resolution=resolution, batch_size=1, threads=threads)
+        else:
+            source = onnx_bytes(at_rest(network.model), resolution) if network.model else network.path
+            made = onnx_subject(source, resolution=resolution, batch_size=1, threads=threads)
+        subjects.append(made)
+    return in_turns(subjects)
+
+
+def _operations(network: Network) -> tuple[float | None, int | None, dict[str, float] | None]:
+    """(MFLOPs, parameters, MFLOPs by stage), as far as they are known. Of ONNX: those of the network before."""
+    if network.widths is None:
+        return None, None, None
+    mflops, params = count(network.model) if network.model else count_of(network.widths, network.classes)
+    by_stage: dict[str, float] = {}
+    for layer in layers(network.widths, network.classes):
+        by_stage[layer.stage] = by_stage.get(layer.stage, 0.0) + layer.operations / 1e6
+    return mflops, params, by_stage
+
+
+def _accuracy(classifier: OnnxClassifier, data: Dataset, resolution: int, progress: Progress) -> float:
+    with progress.task(f"grading {classifier.file.name}", len(data.test)) as bar:
+        return accuracy(right_answers(classifier, data.test, resolution=resolution, on_images=bar.advance))
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as a text table, best score first if there are scores."""
-    stages = list(rows[0]["mflops_by_stage"])
-    titles = ["model", "MFLOPs", *(stage.replace("stage", "s") for stage in stages), "parameters", "bytes", "ms",
-              "accuracy", "score"]  # fmt: skip
-    return text_table(titles, [_cells(row, stages) for row in sorted(rows, key=lambda row: -(row["score"] or 0.0))])
+    """The rows as a text table, the best first if there are scores or accuracies."""
+    stages = list(next((row["mflops_by_stage"] for row in rows if row["mflops_by_stage"]), []))
+    titles = ["model", "MFLOPs", *(stage.replace("stage", "s") for stage in stages), "parameters", "bytes",
+              "ms" if rows[0]["latency_backend"] == "torch" else "ms (onnxruntime)", "accuracy", "score"]  # fmt: skip
+    ordered = sorted(rows, key=lambda row: (-(row["score"] or 0.0), -(row["accuracy"] or 0.0)))
+    return text_table(titles, [_cells(row, stages) for row in ordered])
 
 
 def _cells(row: dict[str, Any], stages: Sequence[str]) -> list[str]:
+    by_stage = row["mflops_by_stage"]
     return [
         Path(row["file"]).name,
-        f"{row['mflops']:.2f}",
-        *(f"{row['mflops_by_stage'][stage]:.1f}" for stage in stages),
-        f"{row['params']:,}",
+        _known(row["mflops"], ".2f"),
+        *(_known(by_stage and by_stage[stage], ".1f") for stage in stages),
+        _known(row["params"], ","),
         f"{row['size_bytes']:,}",
         f"{row['latency_ms']:.1f}",
-        "" if row["accuracy"] is None else f"{row['accuracy']:.2%}",
-        "" if row["score"] is None else f"{row['score']:.2f}",
+        _known(row["accuracy"], ".2%"),
+        _known(row["score"], ".2f"),
     ]
+
+
+def _known(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def weight_figures(before: MobileNetV2, after: MobileNetV2) -> dict[str, go.Figure]:

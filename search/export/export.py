@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial
 
 from pruner.data.datasets import Dataset
 from pruner.errors import InputError
-from pruner.exports.formats import Exported, export
+from pruner.exports.formats import INT8, Exported, export, require
+from pruner.exports.int8 import find_layers
 from pruner.measurement.latency import Backend
 from pruner.network.loading import load_network
 from pruner.system.files import read_json, write_json, write_whole
@@ -21,6 +22,7 @@ from pruner.system.hashes import weights_hash
 from search.exit_status import ExitStatus, Failed
 from search.export.card import card_markdown, make_card
 from search.export.grade import Grade, grade
+from search.export.int8 import quantize
 from search.report.page import write_report
 from search.results.ending import ending
 from search.results.figures import Figures
@@ -70,17 +72,23 @@ def export_trial(
     number: int | None = None,
     formats: Sequence[str] = ("pth",),
     out: Path | None = None,
+    keep_float: Sequence[str] = (),
     data: Dataset | None,
+    to_grade: bool = True,
     progress: Progress,
 ) -> Export:
     """Write a finished trial's network and its card into the folder `out`. `number`: the trial (default: the best).
 
     Beside them is `.labels.txt`, the classes' names in the order of the outputs, a line each.
 
-    `data`: grades the network on its test images, unless it is graded already; None: the network is not graded now.
+    `keep_float`: what the format onnx-int8 leaves in float. `data`: None only if nothing is to be graded and made int8.
+    `to_grade`: whether the network is graded on the test images, unless it is graded already.
 
-    Raises InputError if there is no such trial, or its files are out of reach.
+    Raises InputError if there is no such trial, its files are out of reach, or a format's package is missing.
     """
+    for format in formats:
+        require(format)
+    find_layers(keep_float)
     trial = find_trial(shared.store.study, spec, number)
     files = trial_files(shared, spec, folder, trial)
     out = out or folder.export
@@ -92,8 +100,9 @@ def export_trial(
     plan = files.plan()
     assert plan is not None  # a finished trial has one
     written = []
-    with progress.task(f"exporting trial {trial.number}", len(formats), unit="formats") as bar:
-        for format in formats:
+    plain = [format for format in dict.fromkeys(formats) if format != INT8]
+    with progress.task(f"exporting trial {trial.number}", len(plain), unit="formats") as bar:
+        for format in plain:
             bar.say(f"exporting {format}")
             written.append(export(model, stem, format, plan=plan.as_json(), resolution=spec.data.resolution))
             bar.advance()
@@ -105,22 +114,33 @@ def export_trial(
     before = read_json(card_file) or {}
     before = before if before.get("weights") == key else {}
     test = _kept_grade(before)
-    if test is None and data is not None:
+    if test is None and to_grade and data is not None:
         test = grade(
             files.model, data, spec.graded_by, spec.data.resolution, data.test.images.device, progress,
             count_resolution=spec.prune.count_resolution,
         )  # fmt: skip
+    about, int8 = record(trial), before.get("int8")
+    int8 = int8 if int8 and (out / int8["file"]).exists() else None
+    if INT8 in formats:
+        assert data is not None and about.accuracy is not None
+        exported, made = quantize(
+            model, stem, spec, data, keep_float=keep_float, float_holdout=about.accuracy,
+            float_test=test.accuracy if test and to_grade else None, progress=progress,
+        )  # fmt: skip
+        written.append(exported)
+        int8 = asdict(made)
     backends: list[Backend] = ["torch", "onnxruntime"] if "onnx" in formats else ["torch"]
     kept = [Exported(**{**file, "file": out / file["file"]}) for file in before.get("files", ())]
     card = make_card(
         spec=spec,
-        record=record(trial),
+        record=about,
         recipe=json.loads((files.path / "recipe.json").read_text())["recipe"],
         dense=dense,
         class_names=names,
         weights=key,
         test=test,
         latencies=[measure_latency(model, spec, backend) for backend in backends],
+        int8=int8,
         files=written + [file for file in kept if file.format not in formats and file.file.exists()],
         command=f"prune-search run {study_file} && prune-search export {study_file} --trial {trial.number}",
     )

@@ -36,7 +36,14 @@ def pruned(dense: MobileNetV2) -> tuple[nn.Module, ChannelPlan]:
     return model, plan
 
 
-@pytest.mark.parametrize("format", ["pth", "safetensors", pytest.param("onnx", marks=pytest.mark.slow), "pt2"])
+slow = pytest.mark.slow
+not_here = pytest.mark.skipif("pte" not in formats.available(), reason="needs prune-search[executorch]")
+
+
+@pytest.mark.parametrize(
+    "format",
+    ["pth", "safetensors", pytest.param("onnx", marks=slow), "pt2", pytest.param("pte", marks=[slow, not_here])],
+)
 def test_each_format_gives_the_same_outputs_when_loaded_again(
     pruned: tuple[nn.Module, ChannelPlan], format: str, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from processes import PROGRAM, Command, Invoke, running, wait_for, workers
 from records import status
@@ -176,6 +177,8 @@ def test_every_command_ends_well_in_a_terminal(
     study, runs, _ = finished
     notebook = tmp_path / "mine.ipynb"
     notebook.write_text('{"cells": [], "nbformat": 4, "metadata": {}}')
+    image = tmp_path / "image.png"
+    Image.new("RGB", (40, 30), "red").save(image)
     of_data = ("--data", "digits", "--resolution", 32)
     where = ("--runs", runs)
     chromium = subprocess.run(["bash", "-c", "command -v chromium || command -v google-chrome"], capture_output=True)
@@ -187,6 +190,8 @@ def test_every_command_ends_well_in_a_terminal(
         ("train-dense", write_study(), "--runs", tmp_path / "base"),
         ("evaluate", dense, *of_data),
         ("compare", dense, dense, *of_data, "--out", tmp_path / "compare.html"),
+        ("benchmark", dense, "--resolution", 32, "--runs", 3, "--threads", 1, "--backend", "torch"),
+        ("predict", dense, image, "--resolution", 32, "--data", "digits"),
         ("sensitivity", dense, *of_data, "--images", 20, "--what", "channels", "--start", 0.5, "--end", 0.5,
          "--out", tmp_path / "scan.json"),
         ("export", study, *where, "--format", "pth", "--out", tmp_path),
