@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pruner.data.known import SMALL
 from pruner.data.mapped import Mapped
 from pruner.errors import InputError
 
@@ -86,9 +87,6 @@ class Dataset:
         return replace(self, **moved)
 
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
 def digits(*, holdout: int = 297, seed: int = 0) -> Dataset:
     """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: 1,400 for train and holdout, 397 for test."""
     from sklearn.datasets import load_digits
@@ -99,7 +97,7 @@ def digits(*, holdout: int = 297, seed: int = 0) -> Dataset:
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     learn, test = hold_out(Split(images, labels), 397, 10, seed=0)
     train, held = hold_out(learn, holdout, 10, seed)
-    return Dataset("digits", tuple(map(str, range(10))), train, held, test, mirrors=False)
+    return Dataset("digits", SMALL["digits"].class_names, train, held, test, mirrors=False)
 
 
 def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> Dataset:
@@ -127,7 +125,7 @@ def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> 
             "the folder that holds it with --data-root or CIFAR10_ROOT"
         ) from error
     train, held = hold_out(learn, holdout, 10, seed)
-    return Dataset("cifar10", CIFAR10_CLASSES, train, held, test, mirrors=True)
+    return Dataset("cifar10", SMALL["cifar10"].class_names, train, held, test, mirrors=True)
 
 
 def cifar10_folder(root: Path | None = None) -> Path:

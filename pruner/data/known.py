@@ -19,15 +19,20 @@ class Known:
     mirrors: bool
     """Does a mirrored image keep its class?"""
     classes: int = 10
+    class_names: tuple[str, ...] = ()
+    """Where they are known before the files are read."""
 
 
 SMALL = {
-    "cifar10": Known(pixels=32, holdout=5000, mirrors=True),
+    "cifar10": Known(
+        pixels=32, holdout=5000, mirrors=True,
+        class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    ),
     "cifar100": Known(pixels=32, holdout=5000, mirrors=True, classes=100),
-    "digits": Known(pixels=8, holdout=297, mirrors=False),
+    "digits": Known(pixels=8, holdout=297, mirrors=False, class_names=tuple("0123456789")),
     "fashion-mnist": Known(pixels=28, holdout=6000, mirrors=True),
     "stl10": Known(pixels=96, holdout=500, mirrors=True),
     "svhn": Known(pixels=32, holdout=7325, mirrors=False),
-}
+}  # fmt: skip
 """A tenth of the training images is held out, of digits a little more: it has few."""
 NAMES = (*SMALL, FOLDER)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pruner.data.batches import normalized
-from pruner.data.class_names import CLASS_NAMES
-from pruner.data.image_files import read_image
+from pruner.data.decoding import read_image
+from pruner.data.known import SMALL
 from pruner.errors import InputError
 from pruner.exports.int8 import SUFFIX
 from pruner.exports.onnx_file import open_onnx
@@ -77,7 +77,7 @@ def class_names(model: Path, count: int, given: str | None, data: str | None) ->
     if given is not None:
         names, where = _given(given), "--classes"
     elif data is not None:
-        names, where = CLASS_NAMES[data], f"--data {data}"
+        names, where = SMALL[data].class_names, f"--data {data}"
     else:
         stem = model.name.removesuffix(SUFFIX) if model.name.endswith(SUFFIX) else model.stem
         card = model.with_name(f"{stem}.json")
@@ -104,12 +104,8 @@ def _given(given: str) -> tuple[str, ...]:
 
 def _on_card(path: Path) -> tuple[str, ...]:
     card = read_object(path)
-    for key in ("class_names", "classes"):
-        names = card.get(key)
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            return tuple(names)
-    data = card.get("data")
-    return CLASS_NAMES.get(str(data.get("name")), ()) if isinstance(data, dict) else ()
+    names = card.get("class_names")
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
 
 def predict(

@@ -15,6 +15,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 from processes import Command, Invoke
 from pruner.data.batches import prepared
 from pruner.data.datasets import Dataset
+from pruner.data.known import SMALL
 from pruner.exports.formats import export
 from search.export.predict import class_names
 
@@ -66,7 +67,7 @@ def test_safetensors_and_onnx_say_the_same(
 
     files = [export(dense, tmp_path / "net", form, plan={}, resolution=32).file for form in ("safetensors", "onnx")]
     files.append(export_int8(calibrate(dense, data.train.first(16), resolution=32), tmp_path / "net").file)
-    (tmp_path / "net.json").write_text(json.dumps({"data": {"name": "cifar10"}}))
+    (tmp_path / "net.json").write_text(json.dumps({"class_names": list(SMALL["cifar10"].class_names)}))
     one, *others = (
         json.loads(invoke("predict", path, *images, *SIZE, "--top", 10, "--json"))["predictions"]
         for path in (model, *files)
@@ -76,7 +77,7 @@ def test_safetensors_and_onnx_say_the_same(
             probable = {guess["number"]: guess["probability"] for guess in mine["top"]}
             for guess in theirs["top"]:
                 assert guess["probability"] == pytest.approx(probable[guess["number"]], abs=0.02)
-                assert not guess["name"].startswith("class"), "the card beside it names the data set"
+                assert not guess["name"].startswith("class"), "the card beside it names the classes"
 
 
 def test_where_names_come_from(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pruner.data.batches import resized_as_pil
-from pruner.data.image_files import read_image
+from pruner.data.decoding import read_image
 from pruner.errors import InputError
 
 
