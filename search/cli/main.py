@@ -15,10 +15,10 @@ from typing import NoReturn
 
 import click
 
+from search.database.address import without_secrets
+from search.database.failures import ended_by
 from search.exit_status import ExitStatus
 from search.signals import install
-from search.storage.address import without_secrets
-from search.storage.failures import ended_by
 from search.terminal.streams import open_streams
 
 COMMANDS = {

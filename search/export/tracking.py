@@ -9,9 +9,9 @@ from typing import Any
 
 from pruner.errors import InputError
 from pruner.system.extras import need
+from search.database.address import without_secrets
 from search.results.metrics import metrics_of
 from search.results.records import Record, finished, records
-from search.storage.address import without_secrets
 from search.storage.artifacts import Shared
 from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec

@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pruner.errors import InputError
 from pruner.system.files import checksum, is_whole_archive, json_bytes, read_object
+from search.filesystem import locked
 from search.results.figures import Figures
 from search.storage.artifacts import Shared
-from search.storage.filesystem import locked
 from search.storage.folder import StudyFolder
 from search.storage.leases import LEASES_TABLE, Leases
 from search.storage.trial_folder import CHECKED, CHECKSUMS, LOCK, leftovers

@@ -10,10 +10,10 @@ from optuna.trial import FrozenTrial
 
 from pruner.channels.plan import ChannelPlan
 from pruner.measurement.latency import Latency
+from search.filesystem import locked
 from search.integrity.check import Problem
 from search.results.figures import Figures
 from search.sampling.recipe import recipe
-from search.storage.filesystem import locked
 from search.storage.trial_folder import TrialFolder
 from search.trial.context import Context
 from search.trial.run import run_trial

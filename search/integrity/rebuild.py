@@ -15,15 +15,15 @@ from sqlalchemy.engine import URL
 from pruner.errors import InputError
 from pruner.recipe import Recipe
 from pruner.system.files import read_json
+from search.database.address import study_url
+from search.database.connection import Database
+from search.database.sqlite_file import BESIDE
+from search.filesystem import locked
 from search.results.records import record
 from search.sampling.recipe import recipe, sampled
 from search.sampling.samplers import draw
-from search.storage.address import study_url
-from search.storage.database import Database
-from search.storage.filesystem import locked
 from search.storage.folder import StudyFolder
 from search.storage.leases import Leases
-from search.storage.sqlite_file import BESIDE
 from search.storage.studies import OPENING, begin_study, restore_dense
 from search.storage.trial_file import read_trial
 from search.storage.trial_folder import TrialFolder

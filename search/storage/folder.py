@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pruner.errors import InputError
 from search.exit_status import read_only
-from search.storage.filesystem import locked
+from search.filesystem import locked
 from search.storage.trial_folder import LOCK, TrialFolder, leftovers
 
 
@@ -24,7 +24,7 @@ class StudyFolder:
 
     @property
     def lock(self) -> Path:
-        """Locked, see `search.storage.filesystem`, to open an SQLite database or to look for the next trial."""
+        """Locked, see `search.filesystem`, to open an SQLite database or to look for the next trial."""
         return self.path / "study.lock"
 
     @property

@@ -51,7 +51,7 @@ class Lease:
     worker: str
     """Empty: the lease was given back."""
     place: str
-    """Where the worker sees the trial's folder (`search.storage.filesystem.place_of`)."""
+    """Where the worker sees the trial's folder (`search.filesystem.place_of`)."""
     beat: int
     deaths: int
     """How many workers in a row have died in this trial without finishing an epoch."""

@@ -13,13 +13,13 @@ from optuna.study import Study
 from pydantic import ValidationError
 
 from pruner.errors import InputError
+from search.database.address import printable, study_url
+from search.database.connection import Database
+from search.database.sqlite_file import damage
 from search.exit_status import ExitStatus, Failed, read_only
 from search.results.records import Dense
 from search.sampling.early_stopping import make_rule
-from search.storage.address import printable, study_url
-from search.storage.database import Database
 from search.storage.folder import StudyFolder
-from search.storage.sqlite_file import damage
 from search.study.score import DIRECTIONS
 from search.study.spec import BUDGET_KEYS, StudySpec, differences
 

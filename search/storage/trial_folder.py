@@ -79,7 +79,7 @@ class TrialFolder:
 
     @property
     def lock(self) -> Path:
-        """Locked by the process that works on the trial (`search.storage.filesystem`)."""
+        """Locked by the process that works on the trial (`search.filesystem`)."""
         return self.path / LOCK
 
     def log(self, text: str) -> None:

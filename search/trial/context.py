@@ -19,8 +19,8 @@ from pruner.system.checkpoint import load_state, save_state
 from pruner.system.hashes import weights_hash
 from pruner.training.distill import Teacher
 from pruner.weights.masks import Masks
+from search.filesystem import locked
 from search.results.records import Dense
-from search.storage.filesystem import locked
 from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
 from search.study.text import DENSE

@@ -12,8 +12,8 @@ from pruner.data.folder import PARTS, Folder
 from pruner.data.known import FOLDER, SMALL
 from pruner.data.loading import load, open_folder
 from pruner.errors import InputError
+from search.filesystem import locked
 from search.options import Options
-from search.storage.filesystem import locked
 from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress

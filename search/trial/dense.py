@@ -19,8 +19,8 @@ from pruner.system.checkpoint import load_state, save_state
 from pruner.system.files import read_object, write_json
 from pruner.system.hashes import json_hash
 from pruner.training.fine_tune import epoch_images, fine_tune
+from search.filesystem import locked
 from search.results.records import Dense
-from search.storage.filesystem import locked
 from search.storage.folder import StudyFolder
 from search.study.sections import training
 from search.study.spec import StudySpec

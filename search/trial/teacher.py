@@ -15,7 +15,7 @@ from pruner.data.datasets import Dataset
 from pruner.system.files import insist, write_at, write_whole
 from pruner.system.machine import has_fast_half
 from pruner.training.distill import Teacher, half_is_right, logits_by_chunk
-from search.storage.filesystem import locked
+from search.filesystem import locked
 from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress

@@ -18,8 +18,8 @@ from typing import Any
 
 from pruner.errors import InputError
 from pruner.system.machine import cores
+from search.database.address import study_url
 from search.options import Options
-from search.storage.address import study_url
 from search.study.spec import StudySpec, from_content
 from search.terminal.events import Event
 from search.workers.pool import Handle

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pruner.errors import InputError
+from search.database.address import without_secrets
+from search.database.connection import hindrance
+from search.database.failures import ended_by
 from search.exit_status import ExitStatus
 from search.options import Options
 from search.patience import waiting_for_space
-from search.storage.address import without_secrets
-from search.storage.database import hindrance
-from search.storage.failures import ended_by
 from search.storage.folder import StudyFolder
 from search.study.spec import StudySpec
 from search.terminal.events import Event, Events

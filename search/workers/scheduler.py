@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from search.filesystem import locked, place_of
 from search.sampling.samplers import budget, draw, results_needed
-from search.storage.filesystem import locked, place_of
 from search.storage.folder import StudyFolder
 from search.storage.leases import Lease, Leases, Lost
 from search.storage.studies import Store

@@ -8,9 +8,9 @@ from pruner.network.loading import load_dense
 from pruner.system.extras import need
 from pruner.system.files import read_json, write_json
 from pruner.system.machine import prepare
+from search.database.address import study_url
 from search.options import Options
 from search.results.records import Dense
-from search.storage.address import study_url
 from search.storage.artifacts import Shared, artifact_store
 from search.storage.folder import StudyFolder
 from search.storage.studies import Store, bind_data, bind_dense, open_study

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from search.database.sqlite_file import damage, is_writable, reader
 from search.exit_status import ExitStatus
-from search.storage.sqlite_file import damage, is_writable, reader
 from studies import Finished
 
 pytestmark = pytest.mark.slow

@@ -242,7 +242,7 @@ def test_damaged_files_of_trials_do_not_stop_it(invoke: Invoke, copied: tuple[Pa
 
 
 def test_a_database_that_is_locked_is_not_damaged(copied: tuple[Path, Path]) -> None:
-    from search.storage.sqlite_file import damage, is_damage
+    from search.database.sqlite_file import damage, is_damage
 
     database = copied[1] / "tiny" / "study.db"
     with closing(sqlite3.connect(database, isolation_level=None, timeout=0)) as one:

@@ -13,8 +13,8 @@ import sqlalchemy
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pruner.errors import InputError
-from search.storage.address import study_url
-from search.storage.database import Database, LockLost
+from search.database.address import study_url
+from search.database.connection import Database, LockLost
 from search.storage.leases import _WORK, Lease, Leases, Observer
 from servers import Postgres
 

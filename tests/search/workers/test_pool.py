@@ -14,7 +14,7 @@ import studies
 from processes import Command, Invoke, running, wait_for, workers
 from pruner.network.loading import load_network
 from records import figures, status
-from search.storage.filesystem import network_filesystem
+from search.filesystem import network_filesystem
 from servers import Postgres
 from studies import WriteStudy
 

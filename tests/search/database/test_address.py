@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from processes import Command, children, running, wait_for, workers
 from pruner.errors import InputError
 from search.cli.main import main
-from search.storage import address
-from search.storage.address import printable, study_url, without_secrets
+from search.database import address
+from search.database.address import printable, study_url, without_secrets
 from search.storage.artifacts import artifact_store
 from servers import Postgres
 from studies import WriteStudy

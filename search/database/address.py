@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pruner.errors import InputError
 from pruner.system.extras import has
-from search.storage.filesystem import network_filesystem
+from search.filesystem import network_filesystem
 
 _DRIVERS = {"postgresql": ("psycopg", "postgres")}
 """Server -> its driver, and the extra of this package that installs it."""

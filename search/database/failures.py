@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pruner.errors import InputError
+from search.database.connection import DATABASE_ERRORS, reason
 from search.exit_status import AFTERWARDS, ExitStatus, Failed, of_system
-from search.storage.database import DATABASE_ERRORS, reason
 
 
 def ended_by(error: BaseException) -> Failed | None:

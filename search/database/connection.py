@@ -21,12 +21,12 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import NullPool
 
 from pruner.errors import InputError
+from search.database.address import printable, without_secrets
+from search.database.server_lock import LockLost, let_go, take_lock
+from search.database.sqlite_file import begin_immediately, is_damage, is_read_only, is_writable, may_pass, reader
 from search.exit_status import read_only
+from search.filesystem import locked
 from search.patience import Hindrance, full_disk, patiently
-from search.storage.address import printable, without_secrets
-from search.storage.filesystem import locked
-from search.storage.server_lock import LockLost, let_go, take_lock
-from search.storage.sqlite_file import begin_immediately, is_damage, is_read_only, is_writable, may_pass, reader
 
 T = TypeVar("T")
 
