@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
+from pruner.network.count import GRADER_RESOLUTION
 from pruner.system.machine import prepare
-from search.cli.options import json_option, resolution_option
-from search.export.predict import class_names, open_classifier, text
+from search.cli.options import json_option
+from search.export.predict import card_resolution, class_names, open_classifier, text
 from search.export.predict import predict as classified
 from search.terminal.progress import Terminal
 
@@ -25,7 +26,9 @@ from search.terminal.progress import Terminal
 )  # fmt: skip
 @click.option("--data", type=click.Choice(["cifar10", "digits"]), help="Take the names of this data set's classes.")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes are shown.")
-@resolution_option
+@click.option(
+    "--resolution", type=click.IntRange(8, 2048), help="Pixels a side (default: what the card says, else 224)."
+)
 @json_option
 def predict(
     model: Path,
@@ -33,7 +36,7 @@ def predict(
     classes: str | None,
     data: str | None,
     top: int,
-    resolution: int,
+    resolution: int | None,
     as_json: bool,
 ) -> None:
     """Classify image files: for each IMAGE the most probable classes.
@@ -47,6 +50,7 @@ def predict(
     prune-search predict mobilenet-8-int8.onnx photos/*.jpg --classes names.txt --json
     """
     prepare(0, "cpu")
+    resolution = resolution or card_resolution(model) or GRADER_RESOLUTION
     classifier = open_classifier(model, resolution)
     names = class_names(model, classifier.classes, classes, data)
     with Terminal() as terminal:

@@ -79,8 +79,7 @@ def class_names(model: Path, count: int, given: str | None, data: str | None) ->
     elif data is not None:
         names, where = SMALL[data].class_names, f"--data {data}"
     else:
-        stem = model.name.removesuffix(SUFFIX) if model.name.endswith(SUFFIX) else model.stem
-        card = model.with_name(f"{stem}.json")
+        card = _card_of(model)
         names, where = _on_card(card), str(card)
     if names and len(names) != count:
         raise InputError(f"{where}: names {len(names)} classes, {model} has {count}; give as many with --classes")
@@ -100,6 +99,18 @@ def _given(given: str) -> tuple[str, ...]:
             ) from error
         return tuple(line.strip() for line in lines if line.strip())
     return tuple(name.strip() for name in given.split(","))
+
+
+def card_resolution(model: Path) -> int | None:
+    """Pixels a side of the images that a network is for, as the card beside it says; None if there is none."""
+    data = read_object(_card_of(model)).get("data")
+    resolution = data.get("resolution") if isinstance(data, dict) else None
+    return resolution if isinstance(resolution, int) and 8 <= resolution <= 2048 else None
+
+
+def _card_of(model: Path) -> Path:
+    stem = model.name.removesuffix(SUFFIX) if model.name.endswith(SUFFIX) else model.stem
+    return model.with_name(f"{stem}.json")
 
 
 def _on_card(path: Path) -> tuple[str, ...]:

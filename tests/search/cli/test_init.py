@@ -58,7 +58,6 @@ def test_a_share_of_the_dense_network_is_counted_at_the_resolution(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--data", "."), "."),
         (("--data", "nowhere"), "neither a folder nor one of cifar10"),
         (("--data", "digits", "--max-mflops", 0), "not in the range x>0"),
         (("--data", "digits", "--max-mflops", 400), "the dense network has 3"),

@@ -67,11 +67,14 @@ def test_safetensors_and_onnx_say_the_same(
 
     files = [export(dense, tmp_path / "net", form, plan={}, resolution=32).file for form in ("safetensors", "onnx")]
     files.append(export_int8(calibrate(dense, data.train.first(16), resolution=32), tmp_path / "net").file)
-    (tmp_path / "net.json").write_text(json.dumps({"class_names": list(SMALL["cifar10"].class_names)}))
+    card = {"class_names": list(SMALL["cifar10"].class_names), "data": {"resolution": 32}}
+    (tmp_path / "net.json").write_text(json.dumps(card))
     one, *others = (
         json.loads(invoke("predict", path, *images, *SIZE, "--top", 10, "--json"))["predictions"]
         for path in (model, *files)
     )
+    told = json.loads(invoke("predict", files[0], *images, "--top", 10, "--json"))
+    assert (told["resolution"], told["predictions"]) == (32, others[0]), "the card says for which size it is"
     for other in others:
         for mine, theirs in zip(one, other, strict=True):
             probable = {guess["number"]: guess["probability"] for guess in mine["top"]}
