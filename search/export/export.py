@@ -23,6 +23,7 @@ from search.exit_status import ExitStatus, Failed
 from search.export.card import card_markdown, make_card
 from search.export.grade import Grade, grade
 from search.export.int8 import quantize
+from search.pipeline.relay import set_options
 from search.report.page import write_report
 from search.results.ending import ending
 from search.results.figures import Figures
@@ -142,7 +143,8 @@ def export_trial(
         latencies=[measure_latency(model, spec, backend) for backend in backends],
         int8=int8,
         files=written + [file for file in kept if file.format not in formats and file.file.exists()],
-        command=f"prune-search run {study_file} && prune-search export {study_file} --trial {trial.number}",
+        command=f"prune-search run {study_file}{set_options(study_file, folder.path.parent)} && "
+        f"prune-search export {study_file} --trial {trial.number}",
     )
     write_json(card_file, card)
     write_whole(stem.with_suffix(".md"), card_markdown(card).encode())

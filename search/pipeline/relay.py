@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +35,12 @@ def remember(runs: Path, name: str, changes: Sequence[Change]) -> None:
     if kept != read_object(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, kept)
+
+
+def set_options(path: Path, runs: Path) -> str:
+    """The options that begin the study of that file with the changes it remembers; empty if there are none."""
+    kept = read_object(_changes_file(runs, read_study(path).name))
+    return "".join(f" --set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in kept.items())
 
 
 def _changes_file(runs: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,8 @@ def test_a_study_remembers_the_changes_that_it_was_begun_with(tmp_path: Path, in
     assert status(invoke, study, runs)["trials"]["done"] == 1
     invoke("run", study, "--runs", runs, "--set", "trials=2")
     assert status(invoke, study, runs)["trials"]["done"] == 2
+    (card, *_) = sorted((runs / "a" / "export").glob("*.json"))
+    assert f"run {study} --set train.epochs=1 --set trials=" in json.loads(card.read_text())["command"]
     refused = command("run", study, "--runs", runs, "--set", "train.epochs=3")
     assert refused.returncode == 2 and "train.epochs was 1, is 3" in refused.stderr
     invoke("run", study, "--runs", runs)  # the change that was refused is not remembered
