@@ -86,6 +86,7 @@ def test_every_trial_keeps_its_recipe_plan_and_network(finished: Finished) -> No
             "latency.json",
             "model.pth",
             "log.txt",
+            "metrics.csv",
             "lock",
         }
         plan = ChannelPlan.from_json(json.loads((folder / "plan.json").read_text()))
