@@ -87,19 +87,20 @@ def test_the_record_is_graded_as_its_card_says(course_files: CourseFiles, invoke
 
 @pytest.mark.slow
 def test_the_course_study_cut_short(course_files: CourseFiles, invoke: Invoke, tmp_path: Path) -> None:
-    """One trial on a few images: the whole way on the real data, at a low resolution."""
+    """All four searches on a few images: the whole way on the real data, at a low resolution."""
     root, base = course_files
-    study = tmp_path / "course.toml"
-    study.write_text(
-        f'''
-extends = "{STUDIES / "course.toml"}"
-trials = 1
-train.images_per_epoch = 320
-data = {{ resolution = 64, holdout = 500 }}
-'''
-    )
-    options = ("--data-root", root, "--dense", base, "--runs", tmp_path / "runs")
-    printed = json.loads(invoke("run", study, *options, "--json"))
-    assert printed["trials"]["done"] + printed["trials"]["skipped"] == 1
+    few = {
+        "data.resolution": 64, "data.holdout": 500, "prune.reconstruction_images": 64, "train.distill_temperature": 0,
+        "train.bn_recalibration_images": 256, "train.precision": "float32", "searches.wide.trials": 1,
+        "searches.wide.eval_images": 100, "searches.narrow.trials": 1, "searches.narrow.eval_images": 100,
+    }  # fmt: skip
+    for name in ("wide-train", "narrow-train"):
+        few |= {f"searches.{name}.train.images_per_epoch": 320, f"searches.{name}.train.phases": []}
+        few |= {f"searches.{name}.train.epochs": 1}
+    changes = [part for key, value in few.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    options = ("--data-root", root, "--dense", base, "--runs", tmp_path / "runs", *changes)
+    printed = json.loads(invoke("run", STUDIES / "course.toml", *options, "--json"))
+    assert printed["trials"]["done"] == 1 and "course.narrow-train" in printed["file"]
     assert printed["test"]["mflops"] == pytest.approx(printed["best"]["mflops"], abs=1e-6)
+    assert printed["test"]["mflops"] <= 38
     assert printed["test"]["originates_from_mobilenetv2"] is True
