@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pruner.data.known import SMALL
+from pruner.data.known import CACHE, SMALL
 from pruner.data.mapped import Mapped
 from pruner.errors import InputError
 
@@ -130,7 +130,7 @@ def cifar10(root: Path | None = None, *, holdout: int = 5000, seed: int = 0) -> 
 
 def cifar10_folder(root: Path | None = None) -> Path:
     """The folder that holds `cifar-10-batches-py`: `root` (or its parent), CIFAR10_ROOT, or a cache folder."""
-    root = root or Path(os.environ.get("CIFAR10_ROOT") or "~/.cache/prune-search/cifar10").expanduser()
+    root = root or Path(os.environ.get("CIFAR10_ROOT") or CACHE / "cifar10").expanduser()
     return root.parent if (root / "data_batch_1").is_file() else root
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+CACHE = Path("~/.cache/prune-search")
+"""Where data sets are kept that belong to no folder of runs; `~` is not expanded yet."""
 FOLDER = "folder"
 """The name under which a folder of images is a data set; see `pruner.data.listing` for what it holds."""
 

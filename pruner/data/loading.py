@@ -7,13 +7,10 @@ from pathlib import Path
 
 from pruner.data.datasets import Dataset, cifar10, digits
 from pruner.data.folder import Folder
-from pruner.data.known import FOLDER, NAMES, SMALL
+from pruner.data.known import CACHE, FOLDER, NAMES, SMALL
 from pruner.data.listing import list_images
 from pruner.data.small import small
 from pruner.errors import InputError
-
-CACHE = Path("~/.cache/prune-search")
-"""Where data sets are kept that belong to no folder of runs."""
 
 
 def load(

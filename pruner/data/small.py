@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pruner.data.datasets import Dataset, Split, as_split, hold_out
-from pruner.data.known import SMALL
+from pruner.data.known import CACHE, SMALL
 from pruner.errors import InputError
 
 
@@ -27,7 +27,7 @@ def small(name: str, root: Path | None, *, holdout: int, seed: int) -> Dataset:
     """
     from torchvision import datasets
 
-    root = root or Path("~/.cache/prune-search", name).expanduser()
+    root = root or (CACHE / name).expanduser()
     try:
         learn, test = _READERS[name](datasets, str(root))
     except (RuntimeError, OSError, ValueError, KeyError) as error:

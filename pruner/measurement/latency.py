@@ -66,11 +66,7 @@ def latency(
 
     Raises InputError if the backend is not installed.
     """
-    if backend == "torch":
-        made = torch_subject(model, resolution=resolution, batch_size=batch_size, threads=threads)
-    else:
-        content = onnx_bytes(at_rest(model), resolution)
-        made = onnx_subject(content, resolution=resolution, batch_size=batch_size, threads=threads)
+    made = model_subject(model, backend, resolution=resolution, batch_size=batch_size, threads=threads)
     return in_turns([made], warmup=warmup, runs=runs)[0]
 
 
@@ -90,6 +86,14 @@ def in_turns(
             if on_run:
                 on_run()
     return [_latency(subject, took[warmup:]) for subject, took in zip(subjects, times, strict=True)]
+
+
+def model_subject(model: nn.Module, backend: Backend, *, resolution: int, batch_size: int, threads: int) -> Subject:
+    """A copy of the network, to be run by that backend. Raises InputError if it is not installed."""
+    if backend == "torch":
+        return torch_subject(model, resolution=resolution, batch_size=batch_size, threads=threads)
+    content = onnx_bytes(at_rest(model), resolution)
+    return onnx_subject(content, resolution=resolution, batch_size=batch_size, threads=threads)
 
 
 def torch_subject(model: nn.Module, *, resolution: int, batch_size: int, threads: int) -> Subject:

@@ -58,6 +58,14 @@ def layers(widths: Mapping[str, int], class_count: int, resolution: int = GRADER
     return [*found, Layer("classifier.1", "classifier", 1, class_count, weights, weights)]
 
 
+def mflops_by_stage(widths: Mapping[str, int], class_count: int) -> dict[str, float]:
+    """Stage -> MFLOPs of its layers, first to last; see `layers`."""
+    found: dict[str, float] = {}
+    for layer in layers(widths, class_count):
+        found[layer.stage] = found.get(layer.stage, 0.0) + layer.operations / 1e6
+    return found
+
+
 def count_of(widths: Mapping[str, int], class_count: int, resolution: int = GRADER_RESOLUTION) -> tuple[float, int]:
     """(MFLOPs, parameters) of the MobileNetV2 with these widths, without building it; see `layers`."""
     found = layers(widths, class_count, resolution)

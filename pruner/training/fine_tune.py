@@ -128,7 +128,7 @@ class _Course:
         # Summed on the device and read once an epoch: reading makes a GPU wait.
         total_loss = torch.zeros((), device=device)
         right = torch.zeros((), dtype=torch.long, device=device)
-        seen, first_rate = 0, 0.0
+        seen = 0
         steps = steps_per_epoch(self.split, batch_size=part.batch_size, images=part.images_per_epoch)
         batches = train_batches(
             self.split,
@@ -139,17 +139,18 @@ class _Course:
             flip=part.flip and self.mirrors,
             random_shift=part.random_shift,
         )
+
+        def rate_at(number: int) -> float:
+            shape = schedule(phase_step + number, steps * part.epochs, part.warmup, part.schedule)
+            return part.learning_rate * shape
+
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(mix(part.seed, epoch, 1))  # for dropout
             for number, batch in enumerate(batches):
-                rate = part.learning_rate * schedule(
-                    phase_step + number, steps * part.epochs, part.warmup, part.schedule
-                )
-                first_rate = first_rate or rate
                 wanted = None
                 if self.teacher and part.distill_temperature:
                     wanted = self.teacher.of(batch.which, batch.mirrored)
-                loss, outputs = self.step(batch, wanted, rate, first_step + number, self.all_steps)
+                loss, outputs = self.step(batch, wanted, rate_at(number), first_step + number, self.all_steps)
                 total_loss += loss * len(batch.labels)
                 right += (outputs.argmax(1) == batch.labels).sum()
                 seen += len(batch.labels)
@@ -164,7 +165,7 @@ class _Course:
             accuracy=right.item() / seen,
             images=seen,
             resolution=part.resolution,
-            learning_rate=first_rate,
+            learning_rate=rate_at(0),
             seconds=time.perf_counter() - began,
             state={"epoch": epoch + 1, **self.step.state()},
         )

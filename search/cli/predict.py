@@ -8,10 +8,12 @@ from pathlib import Path
 
 import click
 
+from pruner.data.known import SMALL
 from pruner.network.count import GRADER_RESOLUTION
 from pruner.system.machine import prepare
 from search.cli.options import json_option
-from search.export.predict import card_resolution, class_names, open_classifier, text
+from search.export.network import open_network
+from search.export.predict import card_resolution, class_names, text
 from search.export.predict import predict as classified
 from search.terminal.progress import Terminal
 
@@ -24,7 +26,11 @@ from search.terminal.progress import Terminal
     help="The classes' names in the order of the network's outputs: a file with one a line, or with commas between "
     "them (default: those on the card that export wrote beside MODEL, else class 0, class 1 ...).",
 )  # fmt: skip
-@click.option("--data", type=click.Choice(["cifar10", "digits"]), help="Take the names of this data set's classes.")
+@click.option(
+    "--data",
+    type=click.Choice([name for name, known in SMALL.items() if known.class_names]),
+    help="Take the names of this data set's classes.",
+)
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes are shown.")
 @click.option(
     "--resolution", type=click.IntRange(8, 2048), help="Pixels a side (default: what the card says, else 224)."
@@ -51,10 +57,10 @@ def predict(
     """
     prepare(0, "cpu")
     resolution = resolution or card_resolution(model) or GRADER_RESOLUTION
-    classifier = open_classifier(model, resolution)
-    names = class_names(model, classifier.classes, classes, data)
+    network = open_network(model, resolution)
+    names = class_names(model, network.classes, classes, data)
     with Terminal() as terminal:
-        found = classified(classifier, images, names, resolution=resolution, top=top, progress=terminal)
+        found = classified(network, images, names, resolution=resolution, top=top, progress=terminal)
     if as_json:
         about = {"model": str(model), "resolution": resolution, "predictions": [asdict(one) for one in found]}
         click.echo(json.dumps(about))

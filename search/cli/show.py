@@ -16,7 +16,7 @@ from search.cli.opening import open_files, open_shared
 from search.cli.options import artifacts_option, json_option, runs_option, storage_option, study_argument, web_options
 from search.dashboard.server import dashboard as shown
 from search.options import Web
-from search.pipeline.relay import begun, parts_of
+from search.pipeline.relay import begun, latest, parts_of
 from search.report.images import write_images
 from search.report.page import comparison_report, write_report
 from search.report.studies import studies_figure
@@ -36,7 +36,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     """Show STUDY's progress: its trials by state, the best one, and a line for each trial. For a file with several
     parts: the progress of each, and the trials of the part that was begun last."""
     parts, _ = parts_of(study, runs)
-    spec, folder = open_files(study, runs)
+    spec, folder = latest(parts, runs)
     found = records(load_study(spec, folder, storage).study)
     before = begun(parts, runs)[:-1] if len(parts) > 1 else []
     done = {earlier.name: records(load_study(earlier, place, storage).study) for _, earlier, place in before}
@@ -96,7 +96,7 @@ def plot(
         found: dict[str, list[Record]] = {}
         for study in studies:
             parts, _ = parts_of(study, runs)
-            places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [open_files(study, runs)]
+            places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [latest(parts, runs)]
             found[parts[-1].whole] = [r for place in places for r in records(load_study(*place, storage).study)]
         out = out or runs / "comparison.html"
         figures = {"studies": studies_figure(found)}

@@ -10,10 +10,10 @@ from torch import nn
 
 from pruner.errors import InputError
 from pruner.exports.formats import at_rest, available, require
-from pruner.exports.onnx_file import onnx_bytes, open_onnx
+from pruner.exports.onnx_file import onnx_bytes
 from pruner.measurement.latency import Backend, Latency, Subject, in_turns, onnx_subject, torch_subject
 from pruner.network.file_kinds import is_onnx
-from pruner.network.loading import load_network
+from search.export.network import open_network
 from search.results.table import text_table
 from search.terminal.progress import Progress
 
@@ -62,18 +62,15 @@ def open_candidates(
         if backend == "onnxruntime":
             require("onnx")
     chosen = backends or (("torch", "onnxruntime") if "onnx" in available() else ("torch",))
-    opened: list[nn.Module | None] = []
+    opened = []
     for path in paths:  # a bad file is reported before anything takes time
-        if not is_onnx(path):
-            opened.append(load_network(path))
-            continue
-        if backends and "onnxruntime" not in backends:
+        if is_onnx(path) and backends and "onnxruntime" not in backends:
             raise InputError(f"{path}: is an ONNX model, which torch does not run; leave out --backend")
-        open_onnx(path, resolution=resolution)
-        opened.append(None)
+        opened.append(open_network(path, resolution))
     found: list[Candidate] = []
     with progress.task("opening", len(paths), unit="networks") as bar:
-        for path, model in zip(paths, opened, strict=True):
+        for network in opened:
+            path, model = network.path, network.model
             bar.say(f"opening {path.name}")
             if model is None:
                 found.append(Candidate(path, "onnxruntime", path))

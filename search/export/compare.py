@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +12,19 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.data.datasets import Dataset
 from pruner.errors import InputError
-from pruner.exports.formats import at_rest
-from pruner.exports.onnx_file import OnnxClassifier, onnx_bytes, open_onnx
-from pruner.measurement.latency import Latency, in_turns, onnx_subject, torch_subject
+from pruner.exports.onnx_file import OnnxClassifier
+from pruner.measurement.latency import Backend, Latency, in_turns, model_subject, onnx_subject
 from pruner.measurement.measure import accuracy, count, right_answers
-from pruner.network.count import count_of, layers
-from pruner.network.file_kinds import is_onnx
-from pruner.network.loading import load_network
-from pruner.network.mobilenet import classes, widths
+from pruner.network.count import count_of, mflops_by_stage
 from pruner.weights.masks import looks_masked, weights
 from search.export.grade import grade
+from search.export.network import Network
 from search.report.weights import distributions_figure, mask_figure, parameters_figure
 from search.results.table import text_table
 from search.study.score import ScoreRule
 from search.terminal.progress import Progress
 
 _BINS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A file to compare, opened."""
-
-    path: Path
-    model: MobileNetV2 | None
-    """None: it is in ONNX."""
-    onnx: OnnxClassifier | None
-    """None: it is in .pth or .safetensors."""
-    widths: dict[str, int] | None
-    """None: it is in ONNX that does not say which MobileNetV2 it was made from."""
-    classes: int
-
-
-def open_network(path: Path, resolution: int) -> Network:
-    """Open a .pth, .safetensors or .onnx file. Raises InputError if it holds no network that can be compared."""
-    if is_onnx(path):
-        found = open_onnx(path, resolution=resolution)
-        return Network(path, None, found, found.widths, found.classes)
-    model = load_network(path)
-    return Network(path, model, None, widths(model), classes(model))
 
 
 def comparison(
@@ -101,17 +74,14 @@ def comparison(
 
 
 def _latencies(networks: Sequence[Network], resolution: int, threads: int) -> list[Latency]:
-    by_torch = all(network.model for network in networks)
-    subjects = []
-    for network in networks:
-        if by_torch:
-            assert network.model is not None
-            made = torch_subject(network.model, resolution=resolution, batch_size=1, threads=threads)
-        else:
-            source = onnx_bytes(at_rest(network.model), resolution) if network.model else network.path
-            made = onnx_subject(source, resolution=resolution, batch_size=1, threads=threads)
-        subjects.append(made)
-    return in_turns(subjects)
+    backend: Backend = "torch" if all(network.model for network in networks) else "onnxruntime"
+    how = {"resolution": resolution, "batch_size": 1, "threads": threads}
+    return in_turns(
+        [
+            model_subject(network.model, backend, **how) if network.model else onnx_subject(network.path, **how)
+            for network in networks
+        ]
+    )
 
 
 def _operations(network: Network) -> tuple[float | None, int | None, dict[str, float] | None]:
@@ -119,10 +89,7 @@ def _operations(network: Network) -> tuple[float | None, int | None, dict[str, f
     if network.widths is None:
         return None, None, None
     mflops, params = count(network.model) if network.model else count_of(network.widths, network.classes)
-    by_stage: dict[str, float] = {}
-    for layer in layers(network.widths, network.classes):
-        by_stage[layer.stage] = by_stage.get(layer.stage, 0.0) + layer.operations / 1e6
-    return mflops, params, by_stage
+    return mflops, params, mflops_by_stage(network.widths, network.classes)
 
 
 def _accuracy(classifier: OnnxClassifier, data: Dataset, resolution: int, progress: Progress) -> float:

@@ -11,7 +11,7 @@ from torch import nn
 
 from pruner.data.datasets import Dataset, Split
 from pruner.exports.formats import Exported
-from pruner.exports.int8 import CALIBRATION_IMAGES, METHOD, calibrate, errors_by_block, export_int8, find_layers
+from pruner.exports.int8 import CALIBRATION_IMAGES, METHOD, calibrate, errors_by_block, export_int8
 from pruner.exports.onnx_file import open_onnx
 from pruner.measurement.latency import Latency, in_turns, onnx_subject
 from pruner.measurement.measure import accuracy, right_answers
@@ -67,9 +67,8 @@ def quantize(
 
     `float_holdout` and `float_test`: the float network's accuracies. The test images are classified only if it has one.
 
-    Raises InputError if a package is not installed, or `keep_float` names no layer.
+    Raises InputError if a package is not installed; that `keep_float` names layers is checked beforehand.
     """
-    find_layers(keep_float)
     resolution = spec.data.resolution
     images = calibration(data.train, CALIBRATION_IMAGES, spec.seed)
     with progress.task("int8: calibrating", len(images)) as bar:

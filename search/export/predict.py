@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +14,11 @@ from pruner.data.decoding import read_image
 from pruner.data.known import SMALL
 from pruner.errors import InputError
 from pruner.exports.int8 import SUFFIX
-from pruner.exports.onnx_file import open_onnx
-from pruner.network.file_kinds import is_onnx
-from pruner.network.loading import load_network
-from pruner.network.mobilenet import classes
 from pruner.system.files import read_object
+from search.export.network import Network
 from search.terminal.progress import Progress
 
 _BATCH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Classifier:
-    """A network, ready to classify."""
-
-    run: Callable[[Tensor], Tensor]
-    """Float images (N, 3, resolution, resolution) -> logits (N, classes)."""
-    classes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +36,6 @@ class Prediction:
 
     image: str
     top: tuple[Guess, ...]
-
-
-def open_classifier(path: Path, resolution: int) -> Classifier:
-    """Open a .pth, .safetensors or .onnx file. Raises InputError if it holds no network for that resolution."""
-    if is_onnx(path):
-        onnx = open_onnx(path, resolution=resolution)
-        return Classifier(onnx, onnx.classes)
-    model = load_network(path)
-    return Classifier(model, classes(model))
 
 
 def class_names(model: Path, count: int, given: str | None, data: str | None) -> tuple[str, ...]:
@@ -120,7 +99,7 @@ def _on_card(path: Path) -> tuple[str, ...]:
 
 
 def predict(
-    classifier: Classifier, images: Sequence[Path], names: Sequence[str], *, resolution: int, top: int,
+    network: Network, images: Sequence[Path], names: Sequence[str], *, resolution: int, top: int,
     progress: Progress,
 ) -> list[Prediction]:  # fmt: skip
     """The `top` most probable classes of every image. All are read before any is classified.
@@ -142,7 +121,7 @@ def predict(
     with progress.task("classifying", len(images)) as bar, torch.inference_mode():
         for start in range(0, len(read), _BATCH):
             part = torch.stack(read[start : start + _BATCH])
-            probabilities, numbers = classifier.run(normalized(part)).softmax(1).topk(min(top, len(names)))
+            probabilities, numbers = network.classify(normalized(part)).softmax(1).topk(min(top, len(names)))
             for path, those, probable in zip(
                 images[start : start + _BATCH], numbers.tolist(), probabilities.tolist(), strict=True
             ):

@@ -11,9 +11,10 @@ from pruner.errors import InputError
 from pruner.system.extras import need
 from search.database.address import without_secrets
 from search.results.metrics import metrics_of
-from search.results.records import Record, finished, records
+from search.results.records import Record, finished, record
 from search.storage.artifacts import Shared
 from search.storage.folder import StudyFolder
+from search.storage.trial_folder import TrialFolder
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress
 
@@ -50,12 +51,13 @@ def track(
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
         place = _experiment(client, experiment or spec.name)
-        found = finished(records(shared.store.study))
+        trials = {trial.number: trial for trial in shared.store.study.get_trials(deepcopy=False)}
+        found = finished([record(trial) for trial in trials.values()])
         known = _known(client, place)
         left = [r for r in found if known.get(str(r.number)) != (r.hash or "")]
         with progress.task("logging to MLflow", len(left), unit="trials") as bar:
             for r in left:
-                _log(client, place, r, shared, folder)
+                _log(client, place, r, shared.finished_folder(folder, trials[r.number]), folder.export)
                 bar.advance()
     except (mlflow.exceptions.MlflowException, OSError) as error:
         said = without_secrets(str(error).splitlines()[0] if str(error) else type(error).__name__)
@@ -86,7 +88,7 @@ def _known(client: Any, place: str) -> dict[str, str]:
             return known
 
 
-def _log(client: Any, place: str, r: Record, shared: Shared, folder: StudyFolder) -> None:
+def _log(client: Any, place: str, r: Record, files: TrialFolder | None, export: Path) -> None:
     tags = {_TRIAL: str(r.number), _HASH: r.hash or "", "mlflow.note.content": r.reason}
     run = client.create_run(place, run_name=f"trial {r.number}", tags={k: v for k, v in tags.items() if v}).info.run_id
     for name, value in r.sampled.items():
@@ -94,12 +96,10 @@ def _log(client: Any, place: str, r: Record, shared: Shared, folder: StudyFolder
     for name in _FIGURES:
         if (value := getattr(r, name)) is not None:
             client.log_metric(run, name, float(value))
-    trial = next(t for t in shared.store.study.get_trials(deepcopy=False) if t.number == r.number)
-    files = shared.finished_folder(folder, trial)
     result = files.result() if files else None
     for row in metrics_of(result["history"], result["before"]) if result else ():
         _epoch(client, run, row)
-    for path in _artifacts(files.path, folder.export, r.number) if files else ():
+    for path in _artifacts(files.path, export, r.number) if files else ():
         client.log_artifact(run, str(path))
     client.set_terminated(run, "FINISHED")
 

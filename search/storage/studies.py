@@ -97,13 +97,11 @@ def bind_dense(store: Store, key: str, figures: Dense) -> None:
     """Tie the study to one dense network. Raises InputError if it was begun with another."""
     study = store.study
     with store.database.alone(study._study_id):
-        before = study.user_attrs.get(_DENSE)
-        if before is None:
-            study.set_user_attr(_DENSE, key)
+        before = _bound(study, _DENSE, key)
         known = dense_of(study)
-        if before in (None, key) and (known is None or known.accuracy is None):
+        if before == key and (known is None or known.accuracy is None):
             study.set_user_attr(_DENSE_FIGURES, asdict(figures))
-    if before not in (None, key):
+    if before != key:
         raise InputError(
             f"study {study.study_name}: begun with another dense network; give that one with --dense, or give the "
             "study another name"
@@ -114,14 +112,20 @@ def bind_data(store: Store, name: str, fingerprint: str) -> None:
     """Tie the study to the images of the folder `name`. Raises InputError if it was begun with others."""
     study = store.study
     with store.database.alone(study._study_id):
-        before = study.user_attrs.get(_DATA)
-        if before is None:
-            study.set_user_attr(_DATA, fingerprint)
-    if before not in (None, fingerprint):
+        before = _bound(study, _DATA, fingerprint)
+    if before != fingerprint:
         raise InputError(
             f"study {study.study_name}: begun with other images than the folder {name} has now; put them back as "
             "they were, or give the study another name"
         )
+
+
+def _bound(study: Study, name: str, value: str) -> str:
+    """What the study is tied to under that name: to `value`, if it was not tied to anything yet."""
+    before: str | None = study.user_attrs.get(name)
+    if before is None:
+        study.set_user_attr(name, value)
+    return value if before is None else before
 
 
 def restore_dense(study: Study, key: str | None, figures: dict[str, Any] | None) -> None:
