@@ -35,11 +35,11 @@ COMMANDS = {
     "export": ("export:export", "Write a trial's network for other programs."),
     "mlflow": ("mlflow:mlflow", "Log a study's trials to MLflow."),
     "submit": ("export:submit", "Pack the course's hand-in zip."),
-    "evaluate": ("evaluate:evaluate", "Grade a network on the test images."),
-    "compare": ("evaluate:compare", "Compare several networks."),
-    "benchmark": ("benchmark:benchmark", "Time networks: latency and images a second."),
-    "predict": ("predict:predict", "Classify image files."),
-    "sensitivity": ("sensitivity:sensitivity", "Find how much of each layer can be pruned."),
+    "evaluate": ("models.evaluate:evaluate", "Grade a network on the test images."),
+    "compare": ("models.evaluate:compare", "Compare several networks."),
+    "benchmark": ("models.benchmark:benchmark", "Time networks: latency and images a second."),
+    "predict": ("models.predict:predict", "Classify image files."),
+    "sensitivity": ("models.sensitivity:sensitivity", "Find how much of each layer can be pruned."),
 }
 """Command -> (its module and function in this folder, its one-line help)."""
 

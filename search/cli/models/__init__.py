@@ -1,0 +1,1 @@
+"""The commands that take a network's file and no study."""
