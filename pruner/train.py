@@ -37,6 +37,7 @@ class Phase(Checked):
     precision: Precision | None = None
     memory_format: MemoryFormat | None = None
     data_parallel: Part | None = None
+    frozen_statistics: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,10 @@ class TrainSettings(Checked):
     data_parallel: Part = 32
     """Images in each part of a batch. On a CPU the parts train on a core each, with BatchNorm statistics of their own;
     a batch of fewer than twice as many is one part, and 0 makes one part of any batch. GPUs take whole batches."""
+    frozen_statistics: bool = False
+    """Normalise by BatchNorm's statistics as they are when the phase begins, recalibrated for it, instead of each
+    batch's. On a CPU a step then takes half as long; it needs a far lower learning rate (`lr_scale`), or AdamW, and
+    pays at the end of a training."""
     precision: Precision = "auto"
     """What activations are computed in: `float32`, `bfloat16` or `float16`; `auto` is 32 bits on a CPU, 16 on a GPU."""
     memory_format: MemoryFormat = "channels_last"
@@ -120,7 +125,7 @@ class Training(TrainSettings):
         if not self.phases:
             return (self,)
         shared = ("images_per_epoch", "batch_size", "resolution", "schedule", "warmup", "data_parallel", "precision",
-                  "memory_format", "compile")  # fmt: skip
+                  "memory_format", "compile", "frozen_statistics")  # fmt: skip
         return tuple(
             dataclasses.replace(
                 self,

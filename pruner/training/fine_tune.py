@@ -100,6 +100,8 @@ def fine_tune(
     epoch, first_step = 0, 0
     for part, steps in zip(training.parts, lengths, strict=True):
         if done < epoch + part.epochs:
+            if done <= epoch:
+                step.enter(part, split)
             step.begin(part)
         for number in range(part.epochs):
             if epoch >= done:

@@ -21,6 +21,8 @@ from pruner.errors import InputError
 from pruner.system.cores import on_cores
 from pruner.system.machine import has_fast_half
 from pruner.train import Training
+from pruner.training.frozen import fold, freeze
+from pruner.training.layers import relu6, strided_depthwise
 from pruner.training.replicas import replica, statistics
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -54,6 +56,8 @@ class Gradients:
             The mean loss, and the logits (images, classes).
         """
         self._model.train()
+        if self._phase.frozen_statistics:
+            freeze(self._model)
         if self._device.type != "cpu":
             return self._whole(batch, wanted, scale)
         size, count = self._phase.data_parallel, len(batch.labels)
@@ -77,7 +81,8 @@ class Gradients:
         assert total is not None
         for weight, gradient in zip(self._weights, total, strict=True):
             weight.grad = gradient
-        self._finish(replicas)
+        if not self._phase.frozen_statistics:
+            self._finish(replicas)
         return torch.stack(losses).sum() / count, torch.cat(outputs)
 
     def _whole(self, batch: Batch, wanted: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
@@ -106,7 +111,7 @@ class Gradients:
     def _begin(self, count: int) -> list[MobileNetV2]:
         """Replicas for so many parts: they share the weights, and begin with the network's running statistics."""
         while len(self._replicas) < count:
-            self._replicas.append(_for_training(replica(self._model), self._half))
+            self._replicas.append(_for_training(replica(self._model), self._half, self._phase.frozen_statistics))
         own = statistics(self._model)
         for each in self._replicas[:count]:
             torch._foreach_copy_(statistics(each), own)
@@ -140,12 +145,14 @@ def _dropout_masks(model: MobileNetV2, count: int) -> Tensor:
     return torch.empty(count, last.in_features).bernoulli_(stay).div_(max(stay, 1e-9))
 
 
-def _for_training(copied: MobileNetV2, half: torch.dtype) -> MobileNetV2:
+def _for_training(copied: MobileNetV2, half: torch.dtype, frozen: bool) -> MobileNetV2:
     for layer in copied.modules():
         if isinstance(layer, nn.ReLU6):
-            layer.inplace = False  # 4 % faster: in place it keeps a copy of what it overwrites, for its gradient
+            layer.forward = relu6  # type: ignore[method-assign, assignment]
         elif half is torch.bfloat16 and isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.stride == (2, 2):
-            layer.forward = partial(_strided_depthwise, layer.weight)  # type: ignore[method-assign]
+            layer.forward = partial(strided_depthwise, layer.weight, None)  # type: ignore[method-assign]
+    if frozen:
+        fold(copied)
     return copied
 
 
@@ -156,33 +163,3 @@ def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     except Exception as error:  # of the compiler, which has a dozen kinds
         raise InputError(f"compile: does not work here ({str(error).strip().splitlines()[0]})") from error
     return torch.compile(model, dynamic=False, mode="max-autotune-no-cudagraphs")
-
-
-def _strided_depthwise(weight: Tensor, images: Tensor) -> Tensor:
-    """A depthwise 3x3 convolution of stride 2 in bfloat16, where oneDNN's gradient of its input is far slower than in
-    float32 (two Xeon cores with AMX, 96 channels at 112 px, batch 32: 386 against 28 ms)."""
-    found: Tensor = _StridedDepthwise.apply(images.bfloat16(), weight.bfloat16())
-    return found
-
-
-class _StridedDepthwise(torch.autograd.Function):
-    """A depthwise 3x3 convolution of stride 2, padding 1, of images of even size.
-
-    The gradient of its input is a convolution of stride 1 of the output's gradient, with zeros between.
-    """
-
-    @staticmethod
-    def forward(ctx, images, weight):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(images, weight)
-        return F.conv2d(images, weight, None, 2, 1, 1, len(weight))
-
-    @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        images, weight = ctx.saved_tensors
-        apart = torch.zeros_like(images)
-        apart[:, :, ::2, ::2] = gradient
-        of_images = F.conv2d(apart, weight.flip(2, 3), None, 1, 1, 1, len(weight))
-        _, of_weight, _ = torch.ops.aten.convolution_backward(
-            gradient, images, weight, None, [2, 2], [1, 1], [1, 1], False, [0, 0], len(weight), [False, True, False]
-        )
-        return of_images, of_weight

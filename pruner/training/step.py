@@ -14,6 +14,7 @@ from pruner.data.datasets import Split
 from pruner.train import Training
 from pruner.training.average import Average, recalibrate_batchnorm
 from pruner.training.distill import distillation_loss
+from pruner.training.frozen import settle
 from pruner.training.parts import Gradients, half_type
 from pruner.weights.masks import MaskKeeper, apply_masks
 
@@ -36,9 +37,19 @@ class Step:
         self._average = Average(model, training.ema_decay) if training.ema_decay else None
 
     def begin(self, part: Training) -> None:
-        """Compute gradients as this phase says from now on."""
+        """Compute gradients as this phase says from now on; for its first epoch, `enter` it before."""
         self._gradients = Gradients(self.model, part, self._loss)
         align_state(self.optimizer)
+
+    def enter(self, part: Training, split: Split) -> None:
+        """Prepare the network for a phase that is about to begin with its first epoch."""
+        if part.frozen_statistics:
+            count = part.bn_recalibration_images or _MOVED_IMAGES
+            recalibrate_batchnorm(self.model, split, count=count, resolution=part.resolution, seed=part.seed)
+            settle(self.model)
+            self.optimizer.state.clear()  # what it remembers is of the weights as they were
+            if self._average:
+                self._average = Average(self.model, self._training.ema_decay)
 
     def __call__(
         self, batch: Batch, wanted: Tensor | None, rate: float, number: int, count: int
@@ -78,7 +89,10 @@ class Step:
             self._average.put_in()
             if self._keeper:  # the average still holds weights that became zero during training
                 apply_masks(self.model, self._keeper.masks)
-        moved = resolution != self._training.parts[-1].resolution
+        last = self._training.parts[-1]
+        moved = resolution != last.resolution
+        if last.frozen_statistics and not moved:
+            return  # the weights were trained for the statistics that the network has
         if count := self._training.bn_recalibration_images or moved * _MOVED_IMAGES:
             recalibrate_batchnorm(self.model, split, count=count, resolution=resolution, seed=self._training.seed)
 

@@ -1,7 +1,7 @@
 """How fast an epoch of fine-tuning is, against two ways to train the same network with the same images.
 
     python tests/benchmarks/bench_epoch.py [--mflops 15 26 45 --round-to 8] [--resolutions 224]
-        [--data-parallel 16 32 64] [--memory-formats channels_first] [--precisions bfloat16]
+        [--data-parallel 16 32 64] [--memory-formats channels_first] [--precisions bfloat16] [--frozen 0 1]
 
 - synthetic: the same steps on one batch that lies ready in memory, the most that the machine can do;
 - lab: the course notebook's loop, a DataLoader over PIL images that are resized to the resolution, eager, channels
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--data-parallel", type=int, nargs="+", default=[32])
     parser.add_argument("--memory-formats", nargs="+", default=["channels_last"])
     parser.add_argument("--precisions", nargs="+", default=["auto"])
+    parser.add_argument("--frozen", type=int, nargs="+", default=[0], help="1: BatchNorm's statistics are frozen")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
@@ -77,14 +78,15 @@ def main() -> None:
     )
     for mflops, resolution in itertools.product(options.mflops, options.resolutions):
         plan = _plan(mflops, options.round_to)
-        for size, layout, precision in itertools.product(
-            options.data_parallel, options.memory_formats, options.precisions
+        for size, layout, precision, frozen in itertools.product(
+            options.data_parallel, options.memory_formats, options.precisions, options.frozen
         ):
             training = Training(
                 epochs=options.rounds + 1, batch_size=options.batch, resolution=resolution, data_parallel=size,
-                memory_format=layout, precision=precision,
+                memory_format=layout, precision=precision, frozen_statistics=bool(frozen), learning_rate=1e-4,
             )  # fmt: skip
-            print(f"{plan.mflops:5.1f} MFLOPs, {resolution} px, parts of {size}, {layout}, {precision}: ", end="")
+            how = f"parts of {size}, {layout}, {precision}{', frozen' if frozen else ''}"
+            print(f"{plan.mflops:5.1f} MFLOPs, {resolution} px, {how}: ", end="")
             _compare(plan, split, training)
 
 
@@ -128,7 +130,7 @@ def _synthetic(model: torch.nn.Module, split: Split, training: Training) -> Iter
     while True:
         began = time.perf_counter()
         for number in range(count):
-            step(batch, None, 1e-3, number, count)
+            step(batch, None, 1e-4, number, count)
         yield count * training.batch_size / (time.perf_counter() - began)
 
 

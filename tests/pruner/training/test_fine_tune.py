@@ -35,6 +35,7 @@ PHASES = (
     Phase(epochs=2, resolution=32, batch_size=16, images_per_epoch=48),
     Phase(epochs=2, resolution=48, lr_scale=0.5, schedule="linear"),
 )
+FROZEN = (Phase(resolution=32), Phase(epochs=2, resolution=48, lr_scale=0.02, frozen_statistics=True))
 
 
 @pytest.mark.parametrize(
@@ -44,8 +45,9 @@ PHASES = (
         {"optimizer": "adamw"},
         {"phases": PHASES, "ema_decay": 0.9, "bn_recalibration_images": 64},
         {"phases": PHASES, "distill_temperature": 4.0},
+        {"phases": FROZEN, "ema_decay": 0.9, "bn_recalibration_images": 64},
     ],
-    ids=["sgd", "adamw", "phases, averaged", "phases, distilled"],
+    ids=["sgd", "adamw", "phases, averaged", "phases, distilled", "frozen, averaged"],
 )
 def test_a_run_resumed_after_any_epoch_equals_an_uninterrupted_one(
     dense: MobileNetV2, data: Dataset, extra: dict[str, Any]

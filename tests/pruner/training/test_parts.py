@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 from pruner.channels.importance import score_channels
@@ -23,7 +23,9 @@ from pruner.system.cores import core_count, on_cores, use_cores
 from pruner.train import Phase, Training
 from pruner.training.distill import Teacher, logits_by_chunk
 from pruner.training.fine_tune import fine_tune
-from pruner.training.parts import Gradients, _StridedDepthwise
+from pruner.training.frozen import normalised, settle
+from pruner.training.layers import StridedDepthwise, relu6
+from pruner.training.parts import Gradients
 
 PIXELS = 32
 
@@ -92,6 +94,44 @@ def test_with_bfloat16_gradients_point_the_same_way(small: MobileNetV2, data: Da
     assert F.cosine_similarity(found, wanted, dim=0) > 0.98
 
 
+def test_frozen_statistics_give_the_gradients_of_batchnorm_in_eval_mode(small: MobileNetV2, data: Dataset) -> None:
+    ours, found = gradients(small, data, size=8, data_parallel=4, frozen_statistics=True)
+    usual = copy.deepcopy(small).eval()
+    batch = a_batch(data, 8)
+    (sum_of_losses(usual(prepared(batch.images, PIXELS)), batch.labels, None) / 8).backward()
+    wanted = torch.cat([weight.grad.flatten() for weight in usual.parameters()])
+    assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-6)
+    assert (
+        F.cosine_similarity(gradients(small, data, frozen_statistics=True, precision="bfloat16")[1], wanted, 0) > 0.98
+    )
+    for name, buffer in small.named_buffers():
+        assert torch.equal(buffer, dict(ours.named_buffers())[name]), name
+
+
+def test_settling_leaves_the_function_and_no_factors(small: MobileNetV2, data: Dataset) -> None:
+    model = copy.deepcopy(small).eval()
+    for index, norm in enumerate(layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)):
+        generator = torch.Generator().manual_seed(index)
+        for values in (norm.weight.data, norm.running_mean, norm.bias.data):
+            values.copy_(torch.randn(len(values), generator=generator))
+        norm.running_var.copy_(torch.rand(len(norm.running_var), generator=generator) + 0.01)
+    inputs = prepared(a_batch(data, 8).images, PIXELS)
+    with torch.no_grad():
+        before = model(inputs)
+        settle(model)
+        assert torch.allclose(model(inputs), before, rtol=1e-3, atol=1e-3)
+    for _, norm in normalised(model):
+        assert torch.allclose(norm.weight, torch.sqrt(norm.running_var + norm.eps))
+
+
+def test_relu6_in_place_is_relu6() -> None:
+    values = torch.tensor([-1.0, 0.0, 1e-9, 3.0, 6.0, 7.0, float("nan")], requires_grad=True)
+    ours, usual = relu6(values * 1), F.relu6(values)
+    assert torch.equal(ours.nan_to_num(9), usual.nan_to_num(9))
+    found, wanted = (torch.autograd.grad(output[:6].sum(), values, retain_graph=True)[0] for output in (ours, usual))
+    assert torch.equal(found, wanted)
+
+
 def test_channels_first_gives_the_same_gradients_up_to_rounding(small: MobileNetV2, data: Dataset) -> None:
     wanted, found = (gradients(small, data, memory_format=each)[1] for each in ("channels_last", "channels_first"))
     assert not torch.equal(found, wanted)
@@ -103,7 +143,7 @@ def test_a_strided_depthwise_convolution_has_the_gradients_of_any_other() -> Non
     images = torch.randn(2, 3, 8, 6, dtype=torch.float64, generator=generator, requires_grad=True)
     weight = torch.randn(3, 1, 3, 3, dtype=torch.float64, generator=generator, requires_grad=True)
     usual = F.conv2d(images, weight, None, 2, 1, 1, 3)
-    ours = _StridedDepthwise.apply(images, weight)
+    ours = StridedDepthwise.apply(images, weight, None)
     assert torch.equal(ours, usual)
     ahead = torch.randn(usual.shape, dtype=torch.float64, generator=generator)
     wanted = torch.autograd.grad((usual * ahead).sum(), (images, weight))

@@ -1,0 +1,77 @@
+"""Training with BatchNorm's statistics frozen, which makes BatchNorm a part of the convolutions.
+
+Normalising by the statistics of each batch takes almost half of a step's time on a CPU. By statistics that stay the
+same, BatchNorm is a factor and a summand for each channel; multiplied into the weights, they cost nothing, and the
+gradients of weights, factors and summands are the same by the chain rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pruner.training.layers import strided_depthwise
+
+
+def normalised(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Every convolution with the BatchNorm that follows it."""
+    for module in model.modules():
+        layers = list(module.children())
+        for conv, norm in pairwise(layers):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                yield conv, norm
+
+
+@torch.no_grad()
+def settle(model: nn.Module) -> None:
+    """Move each BatchNorm's factor into the weights before it, in place; with its statistics, the network stays the
+    same function.
+
+    A factor of 20 would make the learning rate of an effective weight 400 times what it says; batch statistics hide
+    that, frozen ones do not.
+    """
+    for conv, norm in normalised(model):
+        mean, variance = _statistics(norm)
+        factor = norm.weight * torch.rsqrt(variance + norm.eps)
+        conv.weight.mul_(factor[:, None, None, None])
+        mean.mul_(factor)
+        variance.mul_(factor.square())
+        norm.weight.copy_(torch.sqrt(variance + norm.eps))
+
+
+def freeze(model: nn.Module) -> None:
+    """Let BatchNorm normalise by its running statistics, though the network is in training mode."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
+
+
+def fold(model: nn.Module) -> None:
+    """Compute the same as `freeze` has computed, without passes for BatchNorm; the parameters stay what they are."""
+    for conv, norm in normalised(model):
+        conv.forward = partial(_convolved, conv, norm)  # type: ignore[method-assign]
+        norm.forward = _same  # type: ignore[method-assign, assignment]
+
+
+def _convolved(conv: nn.Conv2d, norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
+    mean, variance = _statistics(norm)
+    factor = norm.weight * torch.rsqrt(variance + norm.eps)
+    weight, bias = conv.weight * factor[:, None, None, None], norm.bias - mean * factor
+    if conv.groups > 1 and conv.stride == (2, 2) and torch.is_autocast_enabled("cpu"):
+        return strided_depthwise(weight, bias, images)
+    return F.conv2d(images, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
+def _same(images: Tensor) -> Tensor:
+    return images
