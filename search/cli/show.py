@@ -5,25 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from pruner.system.files import write_out
+from pruner.system.machine import cores
 from search import signals
 from search.cli.opening import open_files, open_shared
 from search.cli.options import artifacts_option, json_option, runs_option, storage_option, study_argument, web_options
 from search.dashboard.server import dashboard as shown
 from search.options import Web
 from search.pipeline.relay import begun, latest, parts_of
+from search.pipeline.remaining import Progressed, core_seconds_left, not_begun
 from search.report.images import write_images
 from search.report.page import comparison_report, write_report
 from search.report.studies import studies_figure
 from search.results.incumbent import standings
+from search.results.metrics import epochs_in
 from search.results.records import Record, best, describe, headline, records, summary
 from search.results.table import score_table, trials_table
-from search.storage.studies import load_study
+from search.storage.folder import StudyFolder
+from search.storage.studies import dense_of, load_study
 from search.terminal.progress import Terminal
 
 
@@ -34,18 +39,29 @@ from search.terminal.progress import Terminal
 @json_option
 def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     """Show STUDY's progress: its trials by state, the best one, and a line for each trial. For a file with several
-    parts: the progress of each, and the trials of the part that was begun last."""
+    parts: the progress of each, and the trials of the part that was begun last. The last line says how long the rest
+    will take."""
     parts, _ = parts_of(study, runs)
     spec, folder = latest(parts, runs)
-    found = records(load_study(spec, folder, storage).study)
+    opened = load_study(spec, folder, storage).study
+    found = records(opened)
     before = begun(parts, runs)[:-1] if len(parts) > 1 else []
     done = {earlier.name: records(load_study(earlier, place, storage).study) for _, earlier, place in before}
-    left = [part.name for part in parts if part.name not in (*done, spec.name)]
+    to_come = [part for part in parts if part.name not in (*done, spec.name)]
+    left = [part.name for part in to_come]
+    dense = dense_of(opened)
+    chain = [
+        *(Progressed(earlier, done[earlier.name]) for _, earlier, _ in before),
+        Progressed(spec, found, _under_way(found, folder)),
+        *map(not_begun, to_come),
+    ]
+    seconds = core_seconds_left(chain, dense.train_images) if dense and dense.train_images else None
     if as_json:
         of_parts = {"parts_done": {name: summary(earlier) for name, earlier in done.items()}, "parts_left": left}
         click.echo(
             json.dumps({
                 "study": spec.name, **summary(found), **(of_parts if len(parts) > 1 else {}),
+                "core_seconds_left": seconds if seconds is None else round(seconds, 1),
                 "records": [asdict(r) for r in found],
             })
         )  # fmt: skip
@@ -57,6 +73,15 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     click.echo((f"{spec.name}: " if len(parts) > 1 else "") + headline(found))
     if left:
         click.echo(f"Not begun: {', '.join(left)}.")
+    if seconds:
+        took = f"{seconds / 3600:.2g} core-hours" if seconds > 3600 else f"{seconds:.2g} core-seconds"
+        click.echo(f"To come: about {took}, by what trials have cost so far; this machine has {cores()} cores.")
+
+
+def _under_way(found: Sequence[Record], folder: StudyFolder) -> dict[int, tuple[int, float]]:
+    """The epochs on disk of every running trial of which this machine has files."""
+    tables = {r.number: folder.trial(r.number).metrics for r in found if r.state in ("running", "waiting")}
+    return {number: epochs_in(table.read_text()) for number, table in tables.items() if table.exists()}
 
 
 @click.command()

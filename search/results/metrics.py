@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 
 from search.results.table import csv_table
@@ -24,3 +25,9 @@ def metrics_csv(history: Sequence[Mapping[str, float]], before: Mapping[str, flo
     """The rows of `metrics_of` as CSV."""
     rows = [[row.get(name, "") for name in _METRICS] for row in metrics_of(history, before)]
     return csv_table(list(_METRICS), [[f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows])
+
+
+def epochs_in(text: str) -> tuple[int, float]:
+    """How many epochs such a table has, and the core-seconds that they took."""
+    rows = [row for row in csv.DictReader(text.splitlines()) if row["epoch"] != "0"]
+    return len(rows), sum(float(row["cpu_seconds"]) for row in rows)

@@ -68,6 +68,8 @@ class Dense:
     """Pixels a side of the images for which operations are counted."""
     class_names: list[str] = field(default_factory=list)
     """Output -> name of the class; a study begun by an earlier version has none."""
+    train_images: int = 0
+    """How many images there are to train on; 0: begun by an earlier version."""
 
 
 def records(study: Study) -> list[Record]:

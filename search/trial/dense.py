@@ -87,7 +87,7 @@ def dense_figures(model: MobileNetV2, key: str, spec: StudySpec, data: Dataset, 
     return Dense(
         mflops=mflops, params=params, accuracy=kept, classes=data.classes, widths=widths(model),
         resolution=spec.prune.count_resolution,
-        class_names=list(data.class_names),
+        class_names=list(data.class_names), train_images=len(data.train),
     )  # fmt: skip
 
 

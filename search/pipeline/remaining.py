@@ -1,0 +1,72 @@
+"""How long the rest of a study file will take, judged by what its trials have cost so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from search.pipeline.parts import Part
+from search.results.records import Record
+from search.sampling.samplers import budget
+from search.study.sections import training
+from search.study.spec import StudySpec
+from search.study.text import DENSE
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """A part of a study file as far as it has come."""
+
+    spec: StudySpec
+    found: Sequence[Record] = ()
+    """Its trials; none if it has not begun."""
+    epochs: Mapping[int, tuple[int, float]] = field(default_factory=dict)
+    """Number of a running trial -> its epochs on disk, and the core-seconds that they took."""
+
+
+def not_begun(part: Part) -> Progressed:
+    """A part that has no trial yet."""
+    return Progressed(part.study([DENSE]))
+
+
+def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float | None:
+    """The core-seconds that all trials to come, and the rest of those under way, will take.
+
+    A trial of a part that has finished some is expected to cost what these did on average; elsewhere, what the trials
+    of the last part that trained (or, without training, that did not) cost for as many images of as many pixels. Small
+    networks of different sizes differ less in that than by their operations. What a study computes once (logits,
+    rankings, the final evaluation) does not count.
+
+    Args:
+        parts: Every part of the file, in order.
+        train_images: How many images there are to train on.
+
+    Returns:
+        None if there is no trial to judge by, or a part has no number of trials.
+    """
+    rates: dict[bool, float] = {}
+    left = 0.0
+    for part in parts:
+        work = _work(part.spec, train_images)
+        whole = sum(work) or 1.0
+        ended = [r.cpu_seconds for r in part.found if r.state not in ("running", "waiting")]
+        begun = sum(sum(work[:done]) for done, _ in part.epochs.values())
+        if ended or begun:
+            spent = sum(ended) + sum(seconds for _, seconds in part.epochs.values())
+            rates[bool(work)] = spent / (whole * len(ended) + begun)
+        count, rate = budget(part.spec), rates.get(bool(work))
+        if count is None or rate is None:
+            return None
+        left += rate * max(0.0, whole * (count - len(ended)) - begun)
+    return left
+
+
+def _work(spec: StudySpec, train_images: int) -> list[float]:
+    """Images times pixels of every epoch of a trial; empty without training."""
+    whole, steps = training(spec.train, 1.0, spec.seed, spec.data), spec.iterative
+    between = replace(whole, phases=(steps.train,) * (len(steps.mflops) or steps.steps - 1)).parts
+    return [
+        float((part.images_per_epoch or train_images) * part.resolution**2)
+        for part in (*(between if steps.total_epochs else ()), *whole.parts)
+        for _ in range(part.epochs)
+    ]

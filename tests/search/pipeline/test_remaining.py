@@ -1,0 +1,88 @@
+"""How long the rest of a study file will take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from processes import Invoke
+from records import made, status
+from search.pipeline.parts import read_parts
+from search.pipeline.remaining import Progressed, core_seconds_left, not_begun
+from search.results.metrics import epochs_in, metrics_csv
+from search.results.records import Record
+from search.study.spec import StudySpec
+from studies import DATA, Finished, write_study
+
+THREE = """
+trials = 10
+[space]
+target_mflops = 100
+[train]
+epochs = 0
+[[searches]]
+name = "search"
+[[searches]]
+name = "long"
+train_only = true
+[[searches.train.phases]]
+resolution = 16
+epochs = 2
+[[searches.train.phases]]
+resolution = 32
+images_per_epoch = 500
+[[searches]]
+name = "longer"
+train_only = true
+train = { epochs = 3, resolution = 16 }
+"""
+IMAGES = 1000
+EPOCH = IMAGES * 16 * 16
+LONG = 2 * EPOCH + 500 * 32 * 32
+"""The images times pixels of a trial of `long`: four times an epoch at 16 px."""
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> list[Progressed]:
+    return list(map(not_begun, read_parts(write_study(tmp_path / "three.toml", THREE, base=DATA))))
+
+
+def cost(number: int, seconds: float, state: str = "done") -> Record:
+    return replace(made(number, 100, 0.5, state=state), cpu_seconds=seconds)
+
+
+def test_nothing_is_said_before_there_is_a_trial_to_judge_by(parts: list[Progressed]) -> None:
+    assert core_seconds_left(parts, IMAGES) is None
+    parts[0] = replace(parts[0], found=[cost(0, 3.0)])
+    assert core_seconds_left(parts, IMAGES) is None, "what training costs is still unknown"
+
+
+def test_trials_cost_what_those_before_them_cost_for_as_many_images_and_pixels(parts: list[Progressed]) -> None:
+    search, long, longer = parts
+    half = replace(search, found=[cost(n, 3.0) for n in range(5)])
+    assert core_seconds_left([half], IMAGES) == pytest.approx(5 * 3.0)
+    done = [replace(half, found=[cost(n, 3.0) for n in range(10)]), replace(long, found=[cost(0, LONG / EPOCH * 7)])]
+    assert core_seconds_left([*done, longer], IMAGES) == pytest.approx(3 * 7)
+    running = replace(longer, found=[cost(0, 0.0, "running")], epochs={0: (2, 10.0)})
+    assert core_seconds_left([*done, running], IMAGES) == pytest.approx(5), "its own epochs are the best to judge by"
+    ended = replace(longer, found=[cost(0, 15.0)])
+    assert core_seconds_left([*done, ended], IMAGES) == 0
+
+
+def test_a_study_that_only_time_ends_has_no_number_of_trials(parts: list[Progressed]) -> None:
+    endless: StudySpec = parts[0].spec.model_copy(update={"trials": None})
+    assert core_seconds_left([Progressed(endless, [cost(0, 1.0)])], IMAGES) is None
+
+
+def test_epochs_on_disk_are_counted_without_the_untrained_evaluation() -> None:
+    history = [{"epoch": n, "cpu_seconds": 2.5, "loss": 1.0} for n in (1, 2)]
+    assert epochs_in(metrics_csv(history, {"accuracy": 0.1, "cpu_seconds": 9.0})) == (2, 5.0)
+    assert epochs_in(metrics_csv([], None)) == (0, 0.0)
+
+
+def test_a_finished_study_has_nothing_to_come(invoke: Invoke, finished: Finished) -> None:
+    study, runs, _ = finished
+    assert status(invoke, study, runs)["core_seconds_left"] == 0
+    assert "To come" not in invoke("status", study, "--runs", runs)
