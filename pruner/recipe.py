@@ -19,7 +19,7 @@ from pruner.errors import InputError
 from pruner.network.count import GRADER_RESOLUTION
 from pruner.network.structure import MODULES, STAGES
 from pruner.schema import Channels, Checked, Factor, MFlops, Pixels, Ratio, Share, Steps, one_of
-from pruner.train import Phase, Training
+from pruner.train import Phase, Training, TrainSettings
 
 IMPORTANCES = ("l1", "l2", "taylor", "hessian", "lamp", "fpgm", "bn_scale", "obs", "random")
 MASK_IMPORTANCES = ("magnitude", "taylor")
@@ -160,6 +160,11 @@ class Iterative(Checked):
         return tuple(dense * (final / dense) ** (number / self.steps) for number in range(1, self.steps))
 
 
+def needs_teacher(train: TrainSettings, iterative: Iterative) -> bool:
+    """Whether there is any training, and it learns from the dense network's logits."""
+    return train.distill_temperature > 0 and iterative.total_epochs + train.total_epochs > 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe(Checked):
     """All that is done to one network: pruning, masks, and the training after them."""
@@ -180,7 +185,7 @@ class Recipe(Checked):
     @property
     def needs_teacher(self) -> bool:
         """Does it train at all, and learn from the dense network's logits?"""
-        return self.train.distill_temperature > 0 and self.iterative.total_epochs + self.train.total_epochs > 0
+        return needs_teacher(self.train, self.iterative)
 
     def as_json(self) -> dict[str, Any]:
         """A JSON-ready form; `from_json` gives an equal recipe back."""

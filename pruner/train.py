@@ -19,6 +19,7 @@ Schedule = Annotated[str, one_of(("cosine", "linear", "constant"))]
 Precision = Annotated[str, one_of(("auto", "float32", "bfloat16", "float16"))]
 MemoryFormat = Annotated[str, one_of(("channels_last", "channels_first"))]
 Part = Annotated[int, Field(ge=0, le=100_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,9 @@ class Phase(Checked):
 class TrainSettings(Checked):
     """How a network is trained, but for the learning rate."""
 
+    seed: Seed | None = None
+    """Determines the order of the images and their augmentation. Left out: the study's seed; a variant may have
+    another, to tell what chance does."""
     epochs: Epochs = 1
     images_per_epoch: Images = 0
     """How many training images an epoch sees, another draw each epoch; 0 means all of them."""
@@ -117,7 +121,7 @@ class Training(TrainSettings):
     """Pixels a side that images are resized to for training."""
     learning_rate: Rate = 0.01
     """The peak of the schedule."""
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def parts(self) -> tuple[Training, ...]:

@@ -8,7 +8,7 @@ import click
 
 from pruner.data.known import SMALL
 from pruner.errors import InputError
-from search.cli.options import Number, dense_option, resolution_option
+from search.cli.options import DataSet, Number, dense_option, resolution_option
 from search.study.template import Wishes, study_text
 
 _SHARE = Number(min=0, max=1, min_open=True)
@@ -17,7 +17,10 @@ _MORE = Number(min=0, min_open=True)
 
 @click.command()
 @click.option(
-    "--data", required=True, help="A folder of images (DIR/train/CLASS/* or DIR/CLASS/*), or cifar10, digits."
+    "--data",
+    required=True,
+    type=DataSet(),
+    help="A folder of images (DIR/train/CLASS/* or DIR/CLASS/*), or cifar10, digits.",
 )
 @dense_option
 @resolution_option
@@ -44,8 +47,6 @@ def init(data: str, dense: Path | None, resolution: int, **limits: float | None)
     from pruner.network.mobilenet import classes, fresh, widths
 
     folder = data not in SMALL
-    if folder and not Path(data).is_dir():
-        raise InputError(f"--data {data}: neither a folder nor one of {', '.join(SMALL)}")
     section = {"name": "folder", "root": str(Path(data).absolute())} if folder else {"name": data}
     count = len(list_images(Path(data)).class_names) if folder else SMALL[data].classes
     model = fresh(count, 0) if dense is None else load_network(dense)

@@ -42,6 +42,8 @@ class Figures:
     """From `predicted` if there is one, else from `accuracy`."""
     fitness: float | None = None
     """Highest for the best trial: the score, or in a study of masks the negative of `nonzero_bytes`."""
+    own_goal: bool = False
+    """Has the study a goal of its own, so that the course's score says nothing (`StudySpec.graded_by`)?"""
     size_bytes: int | None = None
     """The size of the network's file."""
     nonzero_bytes: int | None = None

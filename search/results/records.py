@@ -128,7 +128,7 @@ def headline(found: Sequence[Record]) -> str:
     if top is None:
         without = ending(found)
         return f"{text} {without.text}" if without else text
-    score = f"score {top.score:.2f}, " if _by_score(top) else ""
+    score = f"score {top.score:.2f}, " if not top.own_goal else ""
     return (
         f"{text} Best: trial {top.number}, {score}{top.mflops:.1f} MFLOPs, "
         f"{100 * (top.accuracy or 0.0):.2f} % of the holdout{', ' + sparse if (sparse := _sparse(top)) else ''}"
@@ -139,11 +139,6 @@ def headline(found: Sequence[Record]) -> str:
 def predicted_text(r: Record) -> str:
     """The predicted accuracy with its standard deviation, as text."""
     return f"{100 * (r.predicted or 0.0):.1f} ± {100 * (r.predicted_std or 0.0):.1f} %"
-
-
-def _by_score(r: Record) -> bool:
-    """Does the score say anything, or is this a study of another goal?"""
-    return r.fitness == r.score or r.nonzero_bytes == -(r.fitness or 0.0)
 
 
 def _sparse(r: Record) -> str:
@@ -162,7 +157,7 @@ def describe(done: Record, *, is_best: bool = False) -> str:
         parts.append(f"{done.accuracy:6.2%} of the holdout")
     if done.predicted is not None:
         parts.append(f"predicted to reach {predicted_text(done)}")
-    if done.score is not None and _by_score(done):
+    if done.score is not None and not done.own_goal:
         parts.append(f"score {done.score:6.2f}")
     if sparse := _sparse(done):
         parts.append(sparse)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_valid
 
 from pruner.errors import InputError
 from pruner.network.count import GRADER_RESOLUTION
-from pruner.recipe import Iterative, MaskSettings
+from pruner.recipe import Iterative, MaskSettings, needs_teacher
 from pruner.schema import Images, nearest, reason
 from pruner.train import TrainSettings
 from search.study.changes import Change, changed
@@ -164,14 +164,14 @@ class StudySpec(Section):
     @property
     def graded_by(self) -> ScoreRule | None:
         """The rule that a finished network's score comes from; None in a study of another goal than the course's."""
-        own_goal = self.best_by not in (None, "score") or self.prune.count_resolution != GRADER_RESOLUTION
-        return None if own_goal else self.score
+        the_course = self.goal in ("score", "nonzero_bytes") and self.prune.count_resolution == GRADER_RESOLUTION
+        return self.score if the_course else None
 
     @property
     def distills(self) -> bool:
         """Do any of its trials learn from the dense network's logits?"""
         specs = [self.variant(name) for name in self.variants] or [self]
-        return any(spec.train.distill_temperature > 0 and spec.total_epochs > 0 for spec in specs)
+        return any(needs_teacher(spec.train, spec.iterative) for spec in specs)
 
 
 VARIED = ("space", "prune", "mask", "iterative", "train")

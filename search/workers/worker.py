@@ -178,6 +178,7 @@ class _Worker:
             predicted_std=prediction.std if prediction else None,
             score=score,
             fitness=fitness(spec.goal, values),
+            own_goal=spec.graded_by is None,
             size_bytes=measured.size_bytes,
             nonzero_bytes=nonzero_bytes,
             worker=self.scheduler.worker,

@@ -58,7 +58,7 @@ def test_a_share_of_the_dense_network_is_counted_at_the_resolution(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--data", "nowhere"), "neither a folder nor one of cifar10"),
+        (("--data", "nowhere"), "neither one of cifar10"),
         (("--data", "digits", "--max-mflops", 0), "not in the range x>0"),
         (("--data", "digits", "--max-mflops", 400), "the dense network has 3"),
         (("--data", "digits", "--max-accuracy-drop", 1.5), "not in the range 0<x<=1"),

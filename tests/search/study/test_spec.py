@@ -239,18 +239,21 @@ distill_temperature = 4.0
 train.distill_temperature = 0
 [variants."no reconstruction"]
 space.reconstruct = false
+[variants."another seed"]
+train.seed = 5
 """
 
 
 def test_a_variant_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     spec = read(tmp_path, VARIED)
     points = grid(spec)
-    assert budget(spec) == len(points) == 6
+    assert budget(spec) == len(points) == 8
     recipes = {(point["variant"], point["importance"]): recipe(point, spec) for point in points}
     whole = recipes["whole", "l1"]
     assert (whole.train.distill_temperature, whole.train.epochs, whole.prune.reconstruct) == (4.0, 3, True)
     assert recipes["no logits", "l1"] == replace(whole, train=replace(whole.train, distill_temperature=0.0))
     assert recipes["no reconstruction", "l1"] == replace(whole, prune=replace(whole.prune, reconstruct=False))
+    assert recipes["another seed", "l1"] == replace(whole, train=replace(whole.train, seed=5))
     assert recipes["whole", "l2"].prune.importance == "l2"
 
 
