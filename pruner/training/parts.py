@@ -8,6 +8,7 @@ activations at a time. On a GPU the batch is computed as a whole.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -48,6 +49,7 @@ class Gradients:
         if phase.compile and self._device.type == "cuda":
             self._forward = _compiled(model)
         self._replicas: list[MobileNetV2] = []
+        self._pieces = 1
 
     def __call__(self, batch: Batch, wanted: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """Leave in every weight's `.grad` the gradient of the mean loss, times `scale`.
@@ -86,14 +88,40 @@ class Gradients:
         return torch.stack(losses).sum() / count, torch.cat(outputs)
 
     def _whole(self, batch: Batch, wanted: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-        inputs = prepared(batch.images, self._phase.resolution).contiguous(memory_format=self._layout)
-        with torch.autocast(self._device.type, self._half, enabled=self._half is not torch.float32):
-            logits = self._forward(inputs).float()
-        loss = self._loss(logits, batch.labels, wanted) / len(batch.labels)
+        """A batch at once; once the memory does not hold one, in as many pieces as it asks for."""
+        before = self._pieces
+        while True:
+            try:
+                found = self._in_pieces(batch, wanted, scale)
+                break
+            except torch.OutOfMemoryError:
+                if 2 * self._pieces > len(batch.labels) // 2:  # BatchNorm needs 2 images
+                    raise
+                self._pieces *= 2
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        if self._pieces > before:
+            print(
+                f"{self._device} is out of memory with batches of {len(batch.labels)} at {self._phase.resolution} px: "
+                f"training goes on with each in {self._pieces} pieces, which have BatchNorm statistics of their own.",
+                file=sys.stderr,
+            )
+        return found
+
+    def _in_pieces(self, batch: Batch, wanted: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
         for weight in self._weights:
             weight.grad = None
-        (loss * scale).backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), logits.detach()
+        losses, outputs = [], []
+        pieces = (batch.images, batch.labels) if wanted is None else (batch.images, batch.labels, wanted)
+        for images, labels, *theirs in zip(*(values.chunk(self._pieces) for values in pieces), strict=True):
+            inputs = prepared(images, self._phase.resolution).contiguous(memory_format=self._layout)
+            with torch.autocast(self._device.type, self._half, enabled=self._half is not torch.float32):
+                logits = self._forward(inputs).float()
+            loss = self._loss(logits, labels, theirs[0] if theirs else None) / len(batch.labels)
+            (loss * scale).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            outputs.append(logits.detach())
+        return torch.stack(losses).sum(), torch.cat(outputs)
 
     def _part(
         self, replica: MobileNetV2, images: Tensor, labels: Tensor, wanted: Tensor | None, kept: Tensor, factor: float

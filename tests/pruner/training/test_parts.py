@@ -132,6 +132,39 @@ def test_relu6_in_place_is_relu6() -> None:
     assert torch.equal(found, wanted)
 
 
+class _Crowded(MobileNetV2):
+    """A network on a device whose memory holds the activations of so many images."""
+
+    holds = 5
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if len(inputs) > self.holds:
+            raise torch.OutOfMemoryError("out of memory")
+        return super().forward(inputs)
+
+
+def test_a_device_without_memory_for_a_batch_takes_it_in_pieces(
+    data: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a GPU, where batches are whole."""
+    torch.manual_seed(0)
+    model = _Crowded(num_classes=10, inverted_residual_setting=[[1, 16, 1, 1]]).train()
+    model.classifier[0].p = 0.0
+    batch, parted = a_batch(data, 16), copy.deepcopy(model)
+    ours = Gradients(model, Training(resolution=PIXELS), sum_of_losses)
+    for _ in range(2):
+        loss, logits = ours._whole(batch, None, 1.0)
+    assert capsys.readouterr().err.count("\n") == 1, "said once, in one line"
+    wanted, theirs = Gradients(parted, Training(resolution=PIXELS, data_parallel=4), sum_of_losses)(batch, None)
+    assert torch.allclose(loss, wanted)
+    assert torch.allclose(logits, theirs, atol=1e-5)
+    for one, other in zip(model.parameters(), parted.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-5)
+    model.holds = 1
+    with pytest.raises(torch.OutOfMemoryError):
+        ours._whole(a_batch(data, 6), None, 1.0)
+
+
 def test_channels_first_gives_the_same_gradients_up_to_rounding(small: MobileNetV2, data: Dataset) -> None:
     wanted, found = (gradients(small, data, memory_format=each)[1] for each in ("channels_last", "channels_first"))
     assert not torch.equal(found, wanted)
