@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from dataclasses import dataclass
 from search.terminal.progress import Bar
 
 _EVERY_S = 0.5
-_WINDOW_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +19,6 @@ class At:
     text: str
     done: int
     total: int
-    rate: float
-    """Images a second, over the last 10 seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,6 @@ class Events:
 class _Task:
     def __init__(self, send: Callable[[Event], None], text: str, total: int, done: int) -> None:
         self._send, self._text, self._total, self._done = send, text, total, done
-        self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), done)])
         self._told = 0.0
         self._tell()
 
@@ -73,11 +68,8 @@ class _Task:
         self.set(self._done + count)
 
     def set(self, done: int) -> None:
-        now, self._done = time.monotonic(), done
-        self._recent.append((now, done))
-        while len(self._recent) > 2 and now - self._recent[0][0] > _WINDOW_S:
-            self._recent.popleft()
-        if now - self._told >= _EVERY_S:
+        self._done = done
+        if time.monotonic() - self._told >= _EVERY_S:
             self._tell()
 
     def say(self, text: str) -> None:
@@ -85,10 +77,8 @@ class _Task:
         self._tell()
 
     def _tell(self) -> None:
-        (began, before), (now, done) = self._recent[0], self._recent[-1]
-        rate = (done - before) / (now - began) if now > began else 0.0
         self._told = time.monotonic()
-        self._send(At(self._text, self._done, self._total, rate))
+        self._send(At(self._text, self._done, self._total))
 
 
 def _nobody(_event: Event) -> None:

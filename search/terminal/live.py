@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from textwrap import wrap
 
 from rich.console import Group, RenderableType
+from rich.progress import Task
 from rich.table import Table
 from rich.text import Text
 
 from search.terminal.events import At, Event, Finished, Said
-from search.terminal.progress import Terminal
+from search.terminal.progress import Terminal, hidden_bars, share
 from search.terminal.screen import plain
 
 _WIDE_FROM = 60
 """The terminal width, in characters, from which all columns of the table are shown."""
-
-
-@dataclass(slots=True)
-class _Row:
-    doing: str = "starting"
-    share: str = ""
-    rate: str = ""
-    last: str = ""
 
 
 class LiveTable:
@@ -33,7 +25,8 @@ class LiveTable:
     def __init__(self, terminal: Terminal, count: int, headline: Callable[[], str]) -> None:
         """`headline`: returns the state of the study; called again whenever a trial has finished."""
         self._terminal, self._headline = terminal, headline
-        self._rows = [_Row() for _ in range(count)]
+        self._bars = hidden_bars()
+        self._workers = [self._bars.add_task("starting", total=None, last="") for _ in range(count)]
         self._summary = headline()
 
     @contextmanager
@@ -43,32 +36,38 @@ class LiveTable:
             yield self
 
     def event(self, number: int, event: Event) -> None:
-        row = self._rows[number]
+        worker = self._workers[number]
         if isinstance(event, At):
-            row.doing = event.text
-            row.share = f"{event.done / event.total:.0%}" if event.total else ""
-            row.rate = f"{event.rate:,.0f}" if event.rate else ""
+            task = self._bars.tasks[number]
+            if event.done < task.completed or event.total != (task.total or 0):  # another task, of a speed of its own
+                self._bars.reset(worker, total=event.total, completed=event.done)
+            self._bars.update(worker, description=event.text, completed=event.done)
         elif isinstance(event, Finished):
-            row.last = event.state if event.score is None else f"{event.score:.2f}"
+            self._bars.update(worker, last=event.state if event.score is None else f"{event.score:.2f}")
             self._terminal.line(event.text)
             self._summary = self._headline()
         elif isinstance(event, Said):
             self._terminal.line(f"worker {number}: {event.text}")
 
     def state(self, number: int, text: str) -> None:
-        self._rows[number] = _Row(doing=text, last=self._rows[number].last)
+        self._bars.reset(self._workers[number], total=0, description=text)
         if text != "done":
             self._terminal.line(f"worker {number}: {text}")
 
     def _picture(self, columns: int, rows: int) -> RenderableType:
         summary = wrap(plain(self._summary), columns)
         fit = rows - 1 - len(summary)  # rows below the titles
-        shown = len(self._rows) if len(self._rows) <= fit else max(0, fit - 1)
+        workers = self._bars.tasks
+        shown = len(workers) if len(workers) <= fit else max(0, fit - 1)
         table = Table(box=None, pad_edge=False)
         for title in ("worker", "doing", "", "images/s", "last score")[: None if columns >= _WIDE_FROM else 3]:
             table.add_column(title, justify="left" if title == "doing" else "right", no_wrap=title != "doing")
-        for number, row in enumerate(self._rows[:shown]):
-            doing = Text(plain(row.doing), no_wrap=True, overflow="ellipsis")
-            table.add_row(*(str(number), doing, row.share, row.rate, row.last)[: len(table.columns)])
-        more = [f"and {len(self._rows) - shown} more workers"] if shown < len(self._rows) else []
+        for number, task in enumerate(workers[:shown]):
+            table.add_row(*(str(number), *_cells(task))[: len(table.columns)])
+        more = [f"and {len(workers) - shown} more workers"] if shown < len(workers) else []
         return Group(table, *more, Text("\n".join(summary), style="cyan"))
+
+
+def _cells(task: Task) -> tuple[Text, str, str, str]:
+    doing = Text(plain(task.description), no_wrap=True, overflow="ellipsis")
+    return doing, share(task) if task.total else "", f"{task.speed:,.0f}" if task.speed else "", task.fields["last"]

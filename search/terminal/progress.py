@@ -75,7 +75,12 @@ class _Speed(ProgressColumn):
 
 class _Share(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.percentage:.0f}%" if task.total else _count(task), style="cyan")
+        return Text(share(task), style="cyan")
+
+
+def share(task: Task) -> str:
+    """How much of a task is done."""
+    return f"{task.percentage:.0f}%" if task.total else _count(task)
 
 
 def _count(task: Task) -> str:
@@ -95,6 +100,8 @@ _LAYOUTS = {
 }  # fmt: skip
 """Least terminal width in characters -> the columns that a task shows."""
 _LAST_WORDS_S = 1.0
+_WINDOW_S = 10.0
+"""How far back a task's speed is measured."""
 
 
 def _takes_more(stream: TextIO) -> bool:
@@ -103,6 +110,11 @@ def _takes_more(stream: TextIO) -> bool:
         return bool(select.select([], [stream.fileno()], [], 0)[1])
     except (OSError, ValueError):  # not a file, but a replacement by a test or a notebook
         return True
+
+
+def hidden_bars() -> Bars:
+    """Rich's model of running tasks, never started: the screen draws them."""
+    return Bars(console=Console(file=io.StringIO()), speed_estimate_period=_WINDOW_S)
 
 
 class Terminal:
@@ -114,7 +126,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self._screen = Screen()
-        self._bars = Bars(console=Console(file=io.StringIO()))  # never started: the screen draws them
+        self._bars = hidden_bars()
 
     def __enter__(self) -> Terminal:
         self._stderr, self._lines = sys.stderr, LineWriter(self._screen)

@@ -105,13 +105,26 @@ def test_a_table_of_many_workers_fits_and_says_how_the_study_stands(
     headline = "Trials: 3 done, 2 running. Best: [red]trial 2, score 30.21."
     with Terminal() as shown, LiveTable(shown, 30, lambda: headline).shown() as table:
         for number in range(30):
-            table.event(number, At(f"{MARKUP}, epoch 1/2", 3, 0 if number % 2 else 10, 1234.0))
+            table.event(number, At(f"{MARKUP}, epoch 1/2", 3, 0 if number % 2 else 10))
         until(given, "more workers", "29")
     left = seen(given.end(), columns or 80, on_row=lambda found: pictures.append(list(found)))
     assert "".join(left) == ""
     assert max(map(len, pictures)) <= (rows or 24)
     assert any("Trials: 3 done" in " ".join(picture) for picture in pictures)
     assert all(len(row) < (columns or 80) for picture in pictures for row in picture), "the terminal broke a row"
+
+
+def test_each_worker_has_the_share_and_the_speed_of_its_task(terminal: Callable[..., PseudoTerminal]) -> None:
+    given = terminal(120, 20)
+    with Terminal() as shown, LiveTable(shown, 1, lambda: "Trials: none").shown() as table:
+        for text in ("first", "second"):  # the second begins anew
+            for done in (0, 1000, 2000):
+                table.event(0, At(text, done, 4000))
+                time.sleep(0.2)
+            until(given, text, "50%")
+    rows = [row.split() for row in given.end().replace("\r", "\n").split("\n") if "second" in row and "50%" in row]
+    speed = float(rows[-1][3].replace(",", ""))
+    assert 10 < speed < 2000 / 0.4, rows[-1]
 
 
 def test_a_terminal_too_small_for_anything_still_gets_the_lines(terminal: Callable[..., PseudoTerminal]) -> None:
