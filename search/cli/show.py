@@ -74,7 +74,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     if left:
         click.echo(f"Not begun: {', '.join(left)}.")
     if seconds:
-        took = f"{seconds / 3600:.2g} core-hours" if seconds > 3600 else f"{seconds:.2g} core-seconds"
+        took = f"{seconds / 3600:.1f} core-hours" if seconds > 3600 else f"{seconds / 60:.1f} core-minutes"
         click.echo(f"To come: about {took}, by what trials have cost so far; this machine has {cores()} cores.")
 
 
