@@ -149,9 +149,14 @@ class Iterative(Checked):
             raise InputError("mflops: must fall from step to step")
 
     @property
+    def trainings(self) -> tuple[Phase, ...]:
+        """The trainings between steps, one after each step but the last."""
+        return (self.train,) * (len(self.mflops) or self.steps - 1)
+
+    @property
     def total_epochs(self) -> int:
         """Of the trainings between steps."""
-        return (len(self.mflops) or self.steps - 1) * self.train.epochs
+        return len(self.trainings) * self.train.epochs
 
     def targets(self, dense: float, final: float) -> tuple[float, ...]:
         """Millions of operations after each step but the last."""

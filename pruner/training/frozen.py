@@ -21,8 +21,7 @@ from pruner.training.layers import strided_depthwise
 def normalised(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Every convolution with the BatchNorm that follows it."""
     for module in model.modules():
-        layers = list(module.children())
-        for conv, norm in pairwise(layers):
+        for conv, norm in pairwise(module.children()):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 yield conv, norm
 
@@ -36,8 +35,7 @@ def settle(model: nn.Module) -> None:
     that, frozen ones do not.
     """
     for conv, norm in normalised(model):
-        mean, variance = _statistics(norm)
-        factor = norm.weight * torch.rsqrt(variance + norm.eps)
+        mean, variance, factor = _statistics(norm)
         conv.weight.mul_(factor[:, None, None, None])
         mean.mul_(factor)
         variance.mul_(factor.square())
@@ -59,18 +57,18 @@ def fold(model: nn.Module) -> None:
 
 
 def _convolved(conv: nn.Conv2d, norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
-    mean, variance = _statistics(norm)
-    factor = norm.weight * torch.rsqrt(variance + norm.eps)
+    mean, _, factor = _statistics(norm)
     weight, bias = conv.weight * factor[:, None, None, None], norm.bias - mean * factor
     if conv.groups > 1 and conv.stride == (2, 2) and torch.is_autocast_enabled("cpu"):
         return strided_depthwise(weight, bias, images)
     return F.conv2d(images, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, Tensor]:
+    """(mean, variance, the factor that a channel's deviation from its mean gets)."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    return norm.running_mean, norm.running_var
+    return norm.running_mean, norm.running_var, norm.weight * torch.rsqrt(norm.running_var + norm.eps)
 
 
 def _same(images: Tensor) -> Tensor:

@@ -58,8 +58,6 @@ class Gradients:
             The mean loss, and the logits (images, classes).
         """
         self._model.train()
-        if self._phase.frozen_statistics:
-            freeze(self._model)
         if self._device.type != "cpu":
             return self._whole(batch, wanted, scale)
         size, count = self._phase.data_parallel, len(batch.labels)
@@ -89,6 +87,8 @@ class Gradients:
 
     def _whole(self, batch: Batch, wanted: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
         """A batch at once; once the memory does not hold one, in as many pieces as it asks for."""
+        if self._phase.frozen_statistics:
+            freeze(self._model)
         before = self._pieces
         while True:
             try:

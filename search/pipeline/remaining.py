@@ -63,10 +63,10 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
 
 def _work(spec: StudySpec, train_images: int) -> list[float]:
     """Images times pixels of every epoch of a trial; empty without training."""
-    whole, steps = training(spec.train, 1.0, spec.seed, spec.data), spec.iterative
-    between = replace(whole, phases=(steps.train,) * (len(steps.mflops) or steps.steps - 1)).parts
+    last, between = training(spec.train, 1.0, spec.seed, spec.data), spec.iterative.trainings
+    first = replace(last, phases=between).parts if between else ()
     return [
         float((part.images_per_epoch or train_images) * part.resolution**2)
-        for part in (*(between if steps.total_epochs else ()), *whole.parts)
+        for part in (*first, *last.parts)
         for _ in range(part.epochs)
     ]

@@ -45,8 +45,11 @@ class DataSection(Section):
 
 def training(settings: TrainSettings, learning_rate: float, seed: int, data: DataSection) -> Training:
     """The training part of a recipe."""
-    common = fields_of(settings, TrainSettings) | {"resolution": settings.resolution or data.resolution}
-    return Training(**common | {"seed": seed if settings.seed is None else settings.seed}, learning_rate=learning_rate)
+    common = fields_of(settings, TrainSettings) | {
+        "resolution": settings.resolution or data.resolution,
+        "seed": seed if settings.seed is None else settings.seed,
+    }
+    return Training(**common, learning_rate=learning_rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,8 @@ class LiveTable:
         """`headline`: returns the state of the study; called again whenever a trial has finished."""
         self._terminal, self._headline = terminal, headline
         self._bars = hidden_bars()
-        self._workers = [self._bars.add_task("starting", total=None, last="") for _ in range(count)]
+        for _ in range(count):
+            self._bars.add_task("starting", total=0, last="")
         self._summary = headline()
 
     @contextmanager
@@ -36,21 +37,20 @@ class LiveTable:
             yield self
 
     def event(self, number: int, event: Event) -> None:
-        worker = self._workers[number]
+        task = self._bars.tasks[number]
         if isinstance(event, At):
-            task = self._bars.tasks[number]
-            if event.done < task.completed or event.total != (task.total or 0):  # another task, of a speed of its own
-                self._bars.reset(worker, total=event.total, completed=event.done)
-            self._bars.update(worker, description=event.text, completed=event.done)
+            if event.done < task.completed or event.total != task.total:  # another task, of a speed of its own
+                self._bars.reset(task.id, total=event.total, completed=event.done)
+            self._bars.update(task.id, description=event.text, completed=event.done)
         elif isinstance(event, Finished):
-            self._bars.update(worker, last=event.state if event.score is None else f"{event.score:.2f}")
+            self._bars.update(task.id, last=event.state if event.score is None else f"{event.score:.2f}")
             self._terminal.line(event.text)
             self._summary = self._headline()
         elif isinstance(event, Said):
             self._terminal.line(f"worker {number}: {event.text}")
 
     def state(self, number: int, text: str) -> None:
-        self._bars.reset(self._workers[number], total=0, description=text)
+        self._bars.reset(self._bars.tasks[number].id, total=0, description=text)
         if text != "done":
             self._terminal.line(f"worker {number}: {text}")
 
