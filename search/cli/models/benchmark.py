@@ -11,8 +11,8 @@ import click
 from pruner.measurement.latency import Backend
 from pruner.system.machine import cores, prepare, processor
 from search.cli.options import json_option, resolution_option
-from search.export.benchmark import benchmark as measured
-from search.export.benchmark import open_candidates, table
+from search.models.benchmark import benchmark as measured
+from search.models.benchmark import open_candidates, table
 from search.terminal.progress import Terminal
 
 

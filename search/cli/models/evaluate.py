@@ -14,9 +14,9 @@ from pruner.system.files import write_out
 from pruner.system.machine import prepare
 from search.cli.opening import print_grade
 from search.cli.options import data_option, data_root_option, json_option, machine_options, resolution_option
-from search.export.compare import comparison, table, weight_figures
 from search.export.grade import grade
-from search.export.network import open_network
+from search.models.compare import comparison, table, weight_figures
+from search.models.network import open_network
 from search.report.figures import models_figure
 from search.report.page import page
 from search.study.score import ScoreRule

@@ -12,9 +12,9 @@ from pruner.data.known import SMALL
 from pruner.network.count import GRADER_RESOLUTION
 from pruner.system.machine import prepare
 from search.cli.options import json_option
-from search.export.network import open_network
-from search.export.predict import card_resolution, class_names, text
-from search.export.predict import predict as classified
+from search.models.network import open_network
+from search.models.predict import card_resolution, class_names, text
+from search.models.predict import predict as classified
 from search.terminal.progress import Terminal
 
 

@@ -22,8 +22,8 @@ from search.cli.options import (
     resolution_option,
     runs_option,
 )
-from search.export.sensitivity import ScanSettings, curves, spread_over, table
-from search.export.sensitivity import sensitivity as find
+from search.models.sensitivity import ScanSettings, curves, spread_over, table
+from search.models.sensitivity import sensitivity as find
 from search.report.page import page
 from search.report.weights import sensitivity_figure
 from search.terminal.progress import Terminal

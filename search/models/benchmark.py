@@ -13,7 +13,7 @@ from pruner.exports.formats import at_rest, available, require
 from pruner.exports.onnx_file import onnx_bytes
 from pruner.measurement.latency import Backend, Latency, Subject, in_turns, onnx_subject, torch_subject
 from pruner.network.file_kinds import is_onnx
-from search.export.network import open_network
+from search.models.network import open_network
 from search.results.table import text_table
 from search.terminal.progress import Progress
 

@@ -15,7 +15,7 @@ from pruner.data.known import SMALL
 from pruner.errors import InputError
 from pruner.exports.int8 import SUFFIX
 from pruner.system.files import read_object
-from search.export.network import Network
+from search.models.network import Network
 from search.terminal.progress import Progress
 
 _BATCH = 32

@@ -17,7 +17,7 @@ from pruner.data.batches import prepared
 from pruner.data.datasets import Dataset
 from pruner.data.known import SMALL
 from pruner.exports.formats import export
-from search.export.predict import class_names
+from search.models.predict import class_names
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

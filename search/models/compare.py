@@ -18,7 +18,7 @@ from pruner.measurement.measure import accuracy, count, right_answers
 from pruner.network.count import count_of, mflops_by_stage
 from pruner.weights.masks import looks_masked, weights
 from search.export.grade import grade
-from search.export.network import Network
+from search.models.network import Network
 from search.report.weights import distributions_figure, mask_figure, parameters_figure
 from search.results.table import text_table
 from search.study.score import ScoreRule
