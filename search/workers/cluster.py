@@ -10,7 +10,6 @@ import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,8 @@ from search.workers.pool import Handle
 from search.workers.process import Exit, live
 
 _POLL_S = 0.25
+_GOODBYE_S = 10
+"""How long a lost cluster may keep the listener waiting at the end."""
 
 
 @contextlib.contextmanager
@@ -80,7 +81,9 @@ class RayLauncher:
         # The pool restarts lost workers itself, so Ray must not.
         task = ray.remote(num_cpus=threads, num_gpus=gpus_per_worker, max_retries=0, max_calls=1)
         self._task = task(_work)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._closing = threading.Event()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def start(self, number: int, on_event: Callable[[Event], None]) -> Handle:
         self._listeners[number] = on_event
@@ -89,16 +92,21 @@ class RayLauncher:
 
     def close(self) -> None:
         """Leave the cluster; an instance that this process started ends."""
+        # The listener first: whoever asks a queue after the shutdown makes Ray start another instance.
+        self._closing.set()
+        self._listener.join(_GOODBYE_S)
         self._ray.shutdown()
 
     def _listen(self) -> None:
-        while True:
+        last = False
+        while not last:
+            last = self._closing.wait(_POLL_S)
             try:
-                for number, event in self._queue.get_nowait_batch(min(self._queue.qsize(), 1000)):
-                    self._listeners[number](event)
-            except Exception:  # the queue's actor is gone: Ray is being shut down
+                while waiting := self._queue.qsize():
+                    for number, event in self._queue.get_nowait_batch(min(waiting, 1000)):
+                        self._listeners[number](event)
+            except Exception:  # the queue's actor is gone, and the cluster with it
                 return
-            time.sleep(_POLL_S)
 
 
 class _Task:

@@ -47,6 +47,7 @@ def test_a_study_on_ray_finishes_though_a_worker_is_killed(
         stdout, stderr = process.communicate()
     assert process.returncode == 0, stderr
     assert "restarting" in stderr
+    assert stderr.count("Started a local Ray instance") == 1, stderr
     assert json.loads(stdout)["trials"]["done"] == trials
     state = json.loads(invoke("status", study, *where, "--json"))
     assert [record["state"] for record in state["records"]] == ["done"] * trials
