@@ -98,10 +98,10 @@ def fine_tune(
     all_steps = sum(length * part.epochs for length, part in zip(lengths, training.parts, strict=True))
     course = _Course(step, split, mirrors, teacher, on_images, all_steps)
     epoch, first_step = 0, 0
-    for part, steps in zip(training.parts, lengths, strict=True):
+    for before, part, steps in zip((None, *training.parts[:-1]), training.parts, lengths, strict=True):
         if done < epoch + part.epochs:
             if done <= epoch:
-                step.enter(part, split)
+                step.enter(part, before, split)
             step.begin(part)
         for number in range(part.epochs):
             if epoch >= done:

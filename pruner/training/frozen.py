@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from pruner.training.layers import strided_depthwise
 
+_LENGTH, _DEPTHWISE_LENGTH = 3.0, 1.5
+"""Of a channel's weights in networks of 12 to 45 MFLOPs: 1.4 to 6, mostly 2 to 4, and 0.6 to 4."""
+
 
 def normalised(model: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Every convolution with the BatchNorm that follows it."""
@@ -40,6 +43,25 @@ def settle(model: nn.Module) -> None:
         mean.mul_(factor)
         variance.mul_(factor.square())
         norm.weight.copy_(torch.sqrt(variance + norm.eps))
+
+
+@torch.no_grad()
+def rescale(model: nn.Module) -> None:
+    """Give each channel's weights the length that training by batch statistics leaves them with, in place; with its
+    statistics, the network stays the same function.
+
+    Batch statistics divide the learning rate of a channel by its weights' length squared. `settle` leaves the expanding
+    convolutions with a tenth of their length, so the next training would move them a hundred times as fast as it says.
+    """
+    for conv, norm in normalised(model):
+        length = conv.weight.flatten(1).norm(dim=1)
+        usual = _LENGTH if conv.groups == 1 else _DEPTHWISE_LENGTH
+        scale = torch.where(length > 0, usual / length, 1.0)
+        mean, variance, factor = _statistics(norm)
+        conv.weight.mul_(scale[:, None, None, None])
+        mean.mul_(scale)
+        variance.mul_(scale.square())
+        norm.weight.copy_(factor / scale * torch.sqrt(variance + norm.eps))
 
 
 def freeze(model: nn.Module) -> None:

@@ -14,7 +14,7 @@ from pruner.data.datasets import Split
 from pruner.train import Training
 from pruner.training.average import Average, recalibrate_batchnorm
 from pruner.training.distill import distillation_loss
-from pruner.training.frozen import settle
+from pruner.training.frozen import rescale, settle
 from pruner.training.parts import Gradients, half_type
 from pruner.weights.masks import MaskKeeper, apply_masks
 
@@ -41,15 +41,19 @@ class Step:
         self._gradients = Gradients(self.model, part, self._loss)
         align_state(self.optimizer)
 
-    def enter(self, part: Training, split: Split) -> None:
-        """Prepare the network for a phase that is about to begin with its first epoch."""
+    def enter(self, part: Training, before: Training | None, split: Split) -> None:
+        """Prepare the network for a phase that is about to begin with its first epoch, after the phase `before`."""
         if part.frozen_statistics:
             count = part.bn_recalibration_images or _MOVED_IMAGES
             recalibrate_batchnorm(self.model, split, count=count, resolution=part.resolution, seed=part.seed)
             settle(self.model)
-            self.optimizer.state.clear()  # what it remembers is of the weights as they were
-            if self._average:
-                self._average = Average(self.model, self._training.ema_decay)
+        elif before and before.frozen_statistics:
+            rescale(self.model)
+        else:
+            return
+        self.optimizer.state.clear()  # what it remembers is of the weights as they were
+        if self._average:
+            self._average = Average(self.model, self._training.ema_decay)
 
     def __call__(
         self, batch: Batch, wanted: Tensor | None, rate: float, number: int, count: int
@@ -91,8 +95,10 @@ class Step:
                 apply_masks(self.model, self._keeper.masks)
         last = self._training.parts[-1]
         moved = resolution != last.resolution
-        if last.frozen_statistics and not moved:
-            return  # the weights were trained for the statistics that the network has
+        if last.frozen_statistics:
+            rescale(self.model)  # whoever trains it on will do so by batch statistics
+            if not moved:
+                return  # the weights were trained for the statistics that the network has
         if count := self._training.bn_recalibration_images or moved * _MOVED_IMAGES:
             recalibrate_batchnorm(self.model, split, count=count, resolution=resolution, seed=self._training.seed)
 

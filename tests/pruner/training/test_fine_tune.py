@@ -35,7 +35,11 @@ PHASES = (
     Phase(epochs=2, resolution=32, batch_size=16, images_per_epoch=48),
     Phase(epochs=2, resolution=48, lr_scale=0.5, schedule="linear"),
 )
-FROZEN = (Phase(resolution=32), Phase(epochs=2, resolution=48, lr_scale=0.02, frozen_statistics=True))
+FROZEN = (
+    Phase(resolution=32),
+    Phase(epochs=2, resolution=48, lr_scale=0.02, frozen_statistics=True),
+    Phase(resolution=32, images_per_epoch=48),
+)
 
 
 @pytest.mark.parametrize(

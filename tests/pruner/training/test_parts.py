@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -23,7 +23,7 @@ from pruner.system.cores import core_count, on_cores, use_cores
 from pruner.train import Phase, Training
 from pruner.training.distill import Teacher, logits_by_chunk
 from pruner.training.fine_tune import fine_tune
-from pruner.training.frozen import normalised, settle
+from pruner.training.frozen import normalised, rescale, settle
 from pruner.training.layers import StridedDepthwise, relu6
 from pruner.training.parts import Gradients
 
@@ -108,7 +108,14 @@ def test_frozen_statistics_give_the_gradients_of_batchnorm_in_eval_mode(small: M
         assert torch.equal(buffer, dict(ours.named_buffers())[name]), name
 
 
-def test_settling_leaves_the_function_and_no_factors(small: MobileNetV2, data: Dataset) -> None:
+def length(conv: nn.Conv2d) -> Tensor:
+    return conv.weight.flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize("move", [settle, rescale])
+def test_settled_or_rescaled_a_network_is_the_same_function(
+    move: Callable[[nn.Module], None], small: MobileNetV2, data: Dataset
+) -> None:
     model = copy.deepcopy(small).eval()
     for index, norm in enumerate(layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)):
         generator = torch.Generator().manual_seed(index)
@@ -118,10 +125,24 @@ def test_settling_leaves_the_function_and_no_factors(small: MobileNetV2, data: D
     inputs = prepared(a_batch(data, 8).images, PIXELS)
     with torch.no_grad():
         before = model(inputs)
-        settle(model)
+        move(model)
         assert torch.allclose(model(inputs), before, rtol=1e-3, atol=1e-3)
-    for _, norm in normalised(model):
-        assert torch.allclose(norm.weight, torch.sqrt(norm.running_var + norm.eps))
+    for conv, norm in normalised(model):
+        if move is settle:
+            assert torch.allclose(norm.weight, torch.sqrt(norm.running_var + norm.eps)), "a factor is left"
+        else:
+            assert torch.allclose(length(conv), torch.tensor(1.5 if conv.groups > 1 else 3.0))
+
+
+def test_weights_trained_with_frozen_statistics_are_left_as_long_as_batch_statistics_want_them(
+    small: MobileNetV2, data: Dataset
+) -> None:
+    model = copy.deepcopy(small)
+    phases = (Phase(frozen_statistics=True),)
+    training = Training(learning_rate=1e-4, batch_size=16, resolution=PIXELS, images_per_epoch=32, phases=phases)
+    list(fine_tune(model, data.train, training, mirrors=False))
+    for conv, _ in normalised(model):
+        assert torch.allclose(length(conv), torch.tensor(1.5 if conv.groups > 1 else 3.0)), "the next rate would differ"
 
 
 def test_relu6_in_place_is_relu6() -> None:
