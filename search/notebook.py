@@ -14,6 +14,7 @@ from search.pipeline.relay import latest, parts_of
 from search.report.page import study_figures
 from search.results.records import importances
 from search.results.records import records as records_of
+from search.results.table import COLUMNS
 from search.storage.folder import StudyFolder
 from search.storage.studies import Store, dense_of, load_study
 from search.study.spec import StudySpec
@@ -93,15 +94,12 @@ def records(study: str | Path, *, runs: str | Path = "runs", storage: str | None
     need("pandas", "records as a table", "notebook")
     import pandas as pd
 
+    columns = (*COLUMNS, "feasible", "size_bytes")
     rows = []
     for r in records_of(optuna_study(study, runs=runs, storage=storage)):
-        figures = {name: getattr(r, name) for name in _COLUMNS}
+        figures = {name: getattr(r, name) for name in columns}
         rows.append(figures | {f"params.{name}": value for name, value in r.sampled.items()})
-    return pd.DataFrame(rows, columns=None if rows else list(_COLUMNS)).set_index("number")
-
-
-_COLUMNS = ("number", "state", "mflops", "params", "accuracy_before", "accuracy", "predicted", "score", "feasible",
-            "latency_ms", "size_bytes", "nonzero_bytes", "wall_seconds", "cpu_seconds", "reason")  # fmt: skip
+    return pd.DataFrame(rows, columns=None if rows else list(columns)).set_index("number")
 
 
 def optuna_study(study: str | Path, *, runs: str | Path = "runs", storage: str | None = None) -> Study:

@@ -11,18 +11,11 @@ import optuna
 import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import (
-    DatabaseError,
-    DBAPIError,
-    InterfaceError,
-    OperationalError,
-    SQLAlchemyError,
-)  # fmt: skip
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from pruner.errors import InputError
 from search.database.address import printable, without_secrets
-from search.database.server_lock import LockLost, let_go, take_lock
 from search.database.sqlite_file import begin_immediately, is_damage, is_read_only, is_writable, may_pass, reader
 from search.exit_status import read_only
 from search.filesystem import locked
@@ -31,9 +24,9 @@ from search.patience import Hindrance, full_disk, patiently
 T = TypeVar("T")
 
 _SILENCE_S = 120
-"""Seconds that a connection may be idle in a transaction or under the study's lock before PostgreSQL ends it: a worker
-that was suspended there (Ctrl-Z) must not block the others until it is resumed."""
-DATABASE_ERRORS = DBAPIError | optuna.exceptions.StorageInternalError | LockLost
+"""Seconds that a connection may be idle in a transaction before PostgreSQL ends it: a worker that was suspended there
+(Ctrl-Z) must not block the others until it is resumed."""
+DATABASE_ERRORS = DBAPIError | optuna.exceptions.StorageInternalError
 """The errors of a database that is away, locked or full."""
 
 
@@ -44,26 +37,21 @@ class Unreachable(InputError):
 class Database:
     """One process's access to one database. One thread uses it; another thread needs `another_engine`."""
 
-    def __init__(
-        self, url: URL, lock: Path, silence: int = _SILENCE_S, damaged: Callable[[str], InputError] = InputError
-    ) -> None:
+    def __init__(self, url: URL, lock: Path, damaged: Callable[[str], InputError] = InputError) -> None:
         """`lock`: the file that processes on this machine lock; used with SQLite only, which is on one machine.
 
-        `silence`: seconds that PostgreSQL lets an idle connection hold locks. `damaged`: makes the exception for a
-        damaged file, raised now or later, from what is wrong with it.
+        `damaged`: makes the exception for a damaged file, raised now or later, from what is wrong with it.
 
         Raises InputError if the database cannot be reached or used.
         """
         self.url = url
-        self._silence = silence
         self._lock_file = lock
         self._damaged = damaged
-        self._holder: Any = None
         self.read_only = self.on_one_machine and not is_writable(self._file)
         """Is it a file that this process cannot write to, because of its disk or its folder?"""
         name = printable(url)
         try:
-            with self._alone_while_opening():
+            with self.alone("tables"):  # of two processes that create one database's tables at once, one would fail
                 self.storage = RDBStorage(url.render_as_string(hide_password=False), self._engine_options())
         except (ImportError, RuntimeError) as error:  # RuntimeError: tables of another version of Optuna
             raise InputError(f"{name}: {error}") from error
@@ -75,8 +63,6 @@ class Database:
                 raise
             raise Unreachable(f"{name}: cannot be reached ({reason(error)})") from error
         self.engine = self._watched(self.storage.engine)
-        if not self.on_one_machine:
-            sqlalchemy.event.listen(self.engine, "begin", self._check_lock)
 
     @property
     def _file(self) -> Path:
@@ -88,30 +74,22 @@ class Database:
         return self.url.get_backend_name() == "sqlite"
 
     @contextmanager
-    def alone(self, study_id: int) -> Iterator[None]:
-        """Hold the study's lock: only one process at a time, on all machines, is in such a block.
+    def alone(self, what: str) -> Iterator[None]:
+        """Let one process at a time, on all machines, into such a block: for short steps that two must not do at once.
 
-        On a server the lock belongs to a connection, and everything in the block goes through that connection: if it
-        breaks, the next statement raises LockLost or the database's error instead of going on unprotected.
+        On a server, a process that slept in the block, or whose connection broke, may go on beside another one, so
+        nothing that must hold may depend on it: at worst, a study gets one trial more than its budget.
         """
-        if self.on_one_machine:
+        if self.read_only:
+            yield
+        elif self.on_one_machine:
             with locked(self._lock_file):
                 yield
-            return
-        key = f"study {study_id}"
-        with self.engine.connect() as connection:
-            take_lock(connection, key, self._silence)
-            connection.rollback()
-            self._holder = connection.connection.dbapi_connection
-        try:  # the connection is back in the pool, which holds just this one, and its session still has the lock
-            yield
-            with self.engine.connect() as connection:
-                let_go(connection, key)
-        except BaseException:
-            self.engine.dispose()  # closes the connection, which frees the lock
-            raise
-        finally:
-            self._holder = None
+        else:
+            with self.another_engine().begin() as connection:  # the lock goes with the transaction
+                lock = sqlalchemy.text("SELECT pg_advisory_xact_lock(hashtextextended(:what, 0))")
+                connection.execute(lock, {"what": f"prune-search {what}"})
+                yield
 
     def verify(self) -> None:
         """Read a whole SQLite file. Raises what `damaged` makes if any part is damaged."""
@@ -129,7 +107,7 @@ class Database:
         return patiently(action, say, hindrance, before_again=self.engine.dispose)
 
     def storage_for_threads(self) -> RDBStorage:
-        """The same database for a server with threads: as many connections as they need, none under the lock."""
+        """The same database for a server with threads: as many connections as they need."""
         options = {**self._connecting(), "pool_pre_ping": True}
         storage = RDBStorage(self.url.render_as_string(hide_password=False), options)
         self._watched(storage.engine)
@@ -163,44 +141,21 @@ class Database:
             return {"creator": reader(self._file)}
         if self.on_one_machine:
             return {"connect_args": {"timeout": 60}}
-        # One connection is kept, so that statements under a lock use the connection that holds it. Optuna briefly
-        # needs a second one when it checks its tables' version.
+        # One connection is kept. Optuna briefly needs a second one when it checks its tables' version.
         # A machine that vanishes must not keep its locks for the usual two hours.
         connect_args = {
             "connect_timeout": 3,
             "keepalives_idle": 30,
             "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
-            f"-c idle_in_transaction_session_timeout={self._silence}s",
+            f"-c idle_in_transaction_session_timeout={_SILENCE_S}s",
         }
         return {"pool_size": 1, "max_overflow": 1, "pool_pre_ping": True, "connect_args": connect_args}
-
-    @contextmanager
-    def _alone_while_opening(self) -> Iterator[None]:
-        """Hold a lock: of two processes that create one database's tables at once, one would fail."""
-        if self.read_only:
-            yield
-            return
-        if self.on_one_machine:
-            with locked(self._lock_file):
-                yield
-            return
-        engine = self.another_engine()
-        with engine.connect() as connection:
-            take_lock(connection, "tables", self._silence)
-            yield
-            let_go(connection, "tables")
-
-    def _check_lock(self, connection: sqlalchemy.Connection) -> None:
-        if self._holder is not None and connection.connection.dbapi_connection is not self._holder:
-            raise LockLost
 
 
 def reason(error: BaseException) -> str:
     """A database error in one line."""
     chain = list(_chain(error))
-    cause = next((one for one in chain if isinstance(one, DBAPIError | LockLost)), chain[-1])
-    if isinstance(cause, LockLost):
-        return "the connection broke"
+    cause = next((one for one in chain if isinstance(one, DBAPIError)), chain[-1])
     text = without_secrets(str(getattr(cause, "orig", None) or cause)).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
@@ -214,7 +169,7 @@ def hindrance(error: BaseException) -> Hindrance | None:
     """The cause of an error, if it may pass: a database that does not answer, a full disk."""
     cause = error.__cause__ if isinstance(error, Unreachable) and error.__cause__ else error
     if any(
-        isinstance(one, LockLost | OperationalError | InterfaceError)
+        isinstance(one, OperationalError | InterfaceError)
         or (isinstance(one, DBAPIError) and one.connection_invalidated)
         for one in _chain(cause)
     ):
@@ -226,6 +181,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and the database errors that led to it. An error that breaks a connection in the middle of a query
     comes wrapped in an error of the rollback that followed, which Optuna wraps once more."""
     one: BaseException | None = error
-    while isinstance(one, SQLAlchemyError | optuna.exceptions.StorageInternalError | LockLost):
+    while isinstance(one, SQLAlchemyError | optuna.exceptions.StorageInternalError):
         yield one
         one = one.__cause__ or one.__context__

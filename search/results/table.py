@@ -10,17 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from search.results.incumbent import score_over_time
 from search.results.records import Record
 
-_COLUMNS = ("number", "state", "mflops", "params", "accuracy_before", "accuracy", "predicted", "predicted_std", "score",
+COLUMNS = ("number", "state", "mflops", "params", "accuracy_before", "accuracy", "predicted", "predicted_std", "score",
             "nonzero_bytes", "latency_ms", "wall_seconds", "cpu_seconds", "reason")  # fmt: skip
+"""Of a trial: what a table of trials shows."""
 
 
 def trials_table(found: Sequence[Record]) -> str:
     """CSV with a row for every trial; the columns are the figures, then the sampled parameters."""
     names = list(dict.fromkeys(name for r in found for name in r.sampled))
     rows = [
-        [*(getattr(r, column) for column in _COLUMNS), *(r.sampled.get(name) for name in names)] for r in found
+        [*(getattr(r, column) for column in COLUMNS), *(r.sampled.get(name) for name in names)] for r in found
     ]  # fmt: skip
-    return csv_table([*_COLUMNS, *names], rows)
+    return csv_table([*COLUMNS, *names], rows)
 
 
 def score_table(studies: Mapping[str, Sequence[Record]]) -> str:

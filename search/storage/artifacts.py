@@ -11,13 +11,13 @@ import io
 import re
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from optuna.artifacts import Boto3ArtifactStore, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial
 
 from pruner.errors import InputError
@@ -29,7 +29,8 @@ from search.storage.studies import Store
 from search.storage.trial_folder import SHARED_FILES, TrialFolder
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_FILES = "prune_search:files"
+_FILES = "prune_search:files:"
+"""Followed by the number of a lease."""
 _DENSE_FILE = "dense_file"
 
 
@@ -52,12 +53,13 @@ class Shared:
     prefix: str = ""
 
     def trial_folder(
-        self, folder: StudyFolder, trial: Trial, holding: Callable[[], AbstractContextManager[None]], *, fetch: bool
+        self, folder: StudyFolder, trial: Trial, lease: int, is_mine: Callable[[], bool], *, fetch: bool
     ) -> TrialFolder:
         """The trial's folder on this machine, whose files are copied to the store as they are written.
 
-        `holding`: opens a block in which the trial is this worker's, or raises Lost: a worker that slept must not
-        overwrite the files of the trial's next worker. `fetch`: first copy the trial's files from the store.
+        `lease`: numbers the trial's leases, and what a worker writes is kept under its own: one that slept does not
+        overwrite what those after it wrote. `is_mine`: is the trial still this worker's? If not, saving a file raises
+        Lost. `fetch`: first copy the trial's files from the store.
         """
         here = folder.trial(trial.number)
         if self.artifacts is None:
@@ -65,8 +67,8 @@ class Shared:
         frozen = self.store.database.storage.get_trial(trial._trial_id)
         if fetch:
             self._fetch(here, frozen)
-        names: dict[str, str] = dict(frozen.system_attrs.get(_FILES, {}))
-        return replace(here, on_saved=lambda path: self._keep(path, trial, names, holding))
+        names = _names(frozen)
+        return replace(here, on_saved=lambda path: self._keep(path, trial, names, lease, is_mine))
 
     def finished_folder(self, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder | None:
         """The folder of a finished trial with its files in it; None if they cannot be reached."""
@@ -93,9 +95,7 @@ class Shared:
         self._write(name, path)
         self.store.study.set_user_attr(_DENSE_FILE, name)
 
-    def _keep(
-        self, path: Path, trial: Trial, names: dict[str, str], holding: Callable[[], AbstractContextManager[None]]
-    ) -> None:
+    def _keep(self, path: Path, trial: Trial, names: dict[str, str], lease: int, is_mine: Callable[[], bool]) -> None:
         assert self.artifacts is not None
         unique = uuid.uuid4().hex[:12]  # a file is never overwritten: its readers can go on reading it
         name = f"{self.prefix}{trial.study.study_name}-{trial.number:04}-{unique}-{path.name}"
@@ -105,8 +105,12 @@ class Shared:
         storage = self.store.database.storage
 
         def tell() -> None:
-            with holding():
-                storage.set_trial_system_attr(trial._trial_id, _FILES, names)
+            if not is_mine():
+                raise Lost
+            try:
+                storage.set_trial_system_attr(trial._trial_id, f"{_FILES}{lease:012}", names)
+            except UpdateFinishedTrialError:
+                raise Lost from None
 
         try:
             self.store.database.patiently(tell, _silently)
@@ -131,7 +135,7 @@ class Shared:
         insist(write)
 
     def _fetch(self, here: TrialFolder, trial: FrozenTrial) -> None:
-        names: dict[str, str] = trial.system_attrs.get(_FILES, {})
+        names = _names(trial)
         present = read_object(here.path / SHARED_FILES)
         for file, name in names.items():
             if present.get(file) != name or not (here.path / file).exists():
@@ -152,6 +156,12 @@ class Shared:
         assert self.artifacts is not None
         with contextlib.suppress(ArtifactNotFound):
             self.artifacts.remove(name)
+
+
+def _names(trial: FrozenTrial) -> dict[str, str]:
+    """File -> its name in the store, as the last worker that wrote any left them."""
+    written = [key for key in trial.system_attrs if key.startswith(_FILES)]
+    return dict(trial.system_attrs[max(written)]) if written else {}
 
 
 def artifact_store(where: str | None, *, create: bool = False) -> tuple[ArtifactStore | None, str]:

@@ -3,13 +3,16 @@
 A worker beats: it increments a number beside its trial. Another worker that sees the number unchanged for the grace
 period takes the trial over. No two clocks are compared, and a machine that slept still has its lease unless another
 worker has taken it. If both workers are on one machine, the lock on the trial's folder decides at once.
+
+No lock is held: a lease is inserted once, by its key, and taken over by an update that applies only if the other
+worker has not beaten meanwhile. The number never falls, so that its value when a lease is taken numbers the leases.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sql
 
@@ -66,7 +69,7 @@ class Leases:
     worker: str
 
     def create(self) -> None:
-        """Create the tables and the study's row if necessary; call it under the study's lock."""
+        """Create the tables and the study's row if necessary; one process at a time."""
         _META.create_all(self.engine)
         with self.engine.begin() as connection:
             if connection.execute(sql.select(_WORK).where(_WORK.c.study_id == self.study_id)).first() is None:
@@ -78,23 +81,21 @@ class Leases:
             rows = connection.execute(sql.select(_LEASES).where(_LEASES.c.study_id == self.study_id))
             return {row.trial_id: Lease(row.worker, row.place, row.beat, row.deaths) for row in rows}
 
-    def take(self, trial_id: int, place: str, before: Lease | None) -> int:
-        """Make the trial this worker's; call it under the study's lock. `before`: the lease it supersedes.
-
-        Returns how many workers in a row have died in it.
-        """
-        deaths = before.deaths + (before.worker != "") if before else 0
-        values = {
-            "worker": self.worker,
-            "place": place,
-            "beat": before.beat + 1 if before else 0,
-            "deaths": deaths,
-        }
-        with self.engine.begin() as connection:
-            changed = connection.execute(_LEASES.update().where(_LEASES.c.trial_id == trial_id).values(**values))
-            if changed.rowcount == 0:
-                connection.execute(_LEASES.insert().values(trial_id=trial_id, study_id=self.study_id, **values))
-        return deaths
+    def take(self, trial_id: int, place: str, before: Lease | None) -> Lease | None:
+        """Make the trial this worker's; `before`: the lease it supersedes. None: another worker was faster."""
+        if before is None:
+            taken = Lease(self.worker, place, beat=0, deaths=0)
+            change: sql.UpdateBase = _LEASES.insert().values(trial_id=trial_id, study_id=self.study_id)
+        else:
+            died = before.worker not in ("", self.worker)
+            taken = Lease(self.worker, place, before.beat + 1, before.deaths + died)
+            seen = (_LEASES.c.worker == before.worker, _LEASES.c.beat == before.beat)
+            change = _LEASES.update().where(_LEASES.c.trial_id == trial_id, *seen)
+        try:
+            with self.engine.begin() as connection:
+                return taken if connection.execute(change, asdict(taken)).rowcount != 0 else None
+        except sql.exc.IntegrityError:
+            return None
 
     def beat(self, trial_id: int) -> bool:
         """Show that this worker is alive. False: another worker has taken the trial."""
@@ -103,12 +104,6 @@ class Leases:
     def got_on(self, trial_id: int) -> bool:
         """Record that an epoch is done: earlier deaths no longer count. False: another worker has taken the trial."""
         return self._change(trial_id, beat=_LEASES.c.beat + 1, deaths=0)
-
-    def holds(self, trial_id: int) -> bool:
-        """Is the trial still this worker's?"""
-        mine = sql.select(_LEASES.c.trial_id).where(_LEASES.c.trial_id == trial_id, _LEASES.c.worker == self.worker)
-        with self.engine.begin() as connection:
-            return connection.execute(mine).first() is not None
 
     def give_back(self, trial_id: int) -> None:
         """Give the trial back for another worker."""

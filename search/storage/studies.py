@@ -27,8 +27,8 @@ _SPEC = "study_file"
 _DENSE = "dense_network"
 _DENSE_FIGURES = "dense_figures"
 _DATA = "data_fingerprint"
-OPENING = 0
-"""The number to lock while a study has none of its own: those begin at 1."""
+OPENING = "studies"
+"""What to be alone with while a study is created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def begin_study(database: Database, name: str, spec: StudySpec) -> tuple[Study, 
 def bind_dense(store: Store, key: str, figures: Dense) -> None:
     """Tie the study to one dense network. Raises InputError if it was begun with another."""
     study = store.study
-    with store.database.alone(study._study_id):
+    with store.database.alone(f"study {study._study_id}"):
         before = _bound(study, _DENSE, key)
         known = dense_of(study)
         if before == key and (known is None or known.accuracy is None):
@@ -111,7 +111,7 @@ def bind_dense(store: Store, key: str, figures: Dense) -> None:
 def bind_data(store: Store, name: str, fingerprint: str) -> None:
     """Tie the study to the images of the folder `name`. Raises InputError if it was begun with others."""
     study = store.study
-    with store.database.alone(study._study_id):
+    with store.database.alone(f"study {study._study_id}"):
         before = _bound(study, _DATA, fingerprint)
     if before != fingerprint:
         raise InputError(

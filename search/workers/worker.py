@@ -120,8 +120,8 @@ class _Worker:
         trial = taken.trial
         self.heartbeat.hold(trial._trial_id)
         try:
-            holding = partial(self.scheduler.holding, trial._trial_id)
-            find = partial(self.shared.trial_folder, self.context.folder, trial, holding, fetch=taken.moved)
+            mine = partial(self.scheduler.leases.beat, trial._trial_id)
+            find = partial(self.shared.trial_folder, self.context.folder, trial, taken.lease, mine, fetch=taken.moved)
             self._run_held(taken, self._patiently(find))
         except Lost:
             self.context.folder.trial(trial.number).log("dropped: another worker has taken it")
@@ -181,44 +181,46 @@ class _Worker:
             own_goal=spec.graded_by is None,
             size_bytes=measured.size_bytes,
             nonzero_bytes=nonzero_bytes,
-            worker=self.scheduler.worker,
         )
         self._tell(trial, TrialState.COMPLETE, figures, outcome.cost, [values[name] for name in spec.objectives])
 
     def _tell(
         self, trial: Trial, state: TrialState, figures: Figures, cost: Cost, values: list[float] | None = None
     ) -> None:
-        """Record in the database how a trial ended, unless another worker has taken it."""
-        study, leases = self.store.study, self.scheduler.leases
-        figures = replace(figures, **{name: round(seconds, 3) for name, seconds in asdict(cost).items()})
-        tried = False
+        """Record in the database how a trial ended. Raises Lost if another worker has taken it."""
+        storage, leases = self.store.database.storage, self.scheduler.leases
+        spent = {name: round(seconds, 3) for name, seconds in asdict(cost).items()}
+        figures = replace(figures, worker=leases.worker, **spent)
 
+        @signals.deferred()
         def attempt() -> None:
-            nonlocal tried
-            with self.scheduler.alone():
-                if study._storage.get_trial(trial._trial_id).state.is_finished():
-                    if not tried:
-                        raise Lost
-                    return  # the connection broke after the last attempt had taken effect
-                if not leases.holds(trial._trial_id):
+            told = storage.get_trial(trial._trial_id)
+            if not told.state.is_finished():
+                if not leases.beat(trial._trial_id):
                     raise Lost
                 if self.context.spec.target_score is not None:
                     self.heartbeat.check_budget(leases)
-                tried = True
-                with signals.deferred():
-                    figures.store(study._storage, trial._trial_id)
-                    reached = figures.accuracy if figures.predicted is None else figures.predicted
-                    for name, excess in excesses(self.context.limits, {"accuracy": reached}).items():
-                        constrain(trial, name, excess)
-                    study.tell(trial, values, state=state)
-                    leases.drop(trial._trial_id)
-                    told = study._storage.get_trial(trial._trial_id)
-                    write_trial(self.context.folder.trial(trial.number), told, self.heartbeat.worked)
-                    done = record(told)
-                    if done.state == "done" and done.feasible and done.score is not None:
-                        leases.reached(done.score)
+                self._store_end(trial, state, figures, values)
+                told = storage.get_trial(trial._trial_id)
+            elif Figures.load(told).worker != leases.worker:  # else the connection broke after it had been told
+                raise Lost
+            leases.drop(trial._trial_id)
+            write_trial(self.context.folder.trial(trial.number), told, self.heartbeat.worked)
+            done = record(told)
+            if done.state == "done" and done.feasible and done.score is not None:
+                leases.reached(done.score)
 
         self._patiently(attempt)
+
+    def _store_end(self, trial: Trial, state: TrialState, figures: Figures, values: list[float] | None) -> None:
+        reached = figures.accuracy if figures.predicted is None else figures.predicted
+        try:
+            figures.store(self.store.database.storage, trial._trial_id)
+            for name, excess in excesses(self.context.limits, {"accuracy": reached}).items():
+                constrain(trial, name, excess)
+            self.store.study.tell(trial, values, state=state, skip_if_finished=True)
+        except UpdateFinishedTrialError:
+            raise Lost from None
 
     def _hand_back(self, trial: Trial) -> None:
         """Give the trial back for another worker. If the database is away, the missing beats have the same effect."""

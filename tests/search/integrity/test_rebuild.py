@@ -182,7 +182,8 @@ def test_a_study_that_is_fixed_half_way_ends_as_one_left_alone(
     assert [r["sampled"] for r in after["records"]] == [r["sampled"] for r in before["records"]]
     invoke("run", study, "--runs", runs, *ONE)
     assert figures(status(invoke, study, runs)) == figures(status(invoke, study, whole[1]))
-    assert (trials / "0001" / "log.txt").read_text().count("epoch 1,") == 1, "an epoch on disk was trained again"
+    logged = (trials / "0001" / "log.txt").read_text().count("epoch 1,")
+    assert logged <= 1, "an epoch on disk was trained again"  # none: it was killed between checkpoint and log
     assert not (runs / "tiny" / "orphans").exists()
 
 

@@ -31,20 +31,22 @@ def test_a_worker_that_slept_writes_over_nothing_of_the_trials_next_worker(tmp_p
         shared = Shared(open_study(spec, folder, url), *artifact_store(str(place), create=True))
         return folder, shared, Scheduler(shared.store, spec, folder, grace_period=60)
 
-    def files(folder: StudyFolder, shared: Shared, scheduler: Scheduler, *, fetch: bool) -> TrialFolder:
-        return shared.trial_folder(
-            folder, taken.trial, partial(scheduler.holding, taken.trial._trial_id), fetch=fetch
-        )  # fmt: skip
+    def files(folder: StudyFolder, shared: Shared, scheduler: Scheduler, lease: int, *, fetch: bool) -> TrialFolder:
+        mine = partial(scheduler.leases.beat, taken.trial._trial_id)
+        return shared.trial_folder(folder, taken.trial, lease, mine, fetch=fetch)
 
     sleeper, other = join("local"), join("there")
     with ExitStack() as held:
         taken = sleeper[2].take(Heartbeat(sleeper[2].leases, spec, 60), held)
         assert isinstance(taken, Taken)
-        before = files(*sleeper, fetch=False)
+        before = files(*sleeper, taken.lease, fetch=False)
+        # Slept after it had asked whether the trial is still its own.
+        late = sleeper[1].trial_folder(sleeper[0], taken.trial, taken.lease, lambda: True, fetch=False)
         before.begin(recipe(taken.trial.params, spec), "dense")
         leases = other[2].leases
-        leases.take(taken.trial._trial_id, other[2].place, leases.all()[taken.trial._trial_id])
-        after = files(*other, fetch=True)
+        lease = leases.take(taken.trial._trial_id, other[2].place, leases.all()[taken.trial._trial_id])
+        assert lease
+        after = files(*other, lease.beat, fetch=True)
         assert (after.path / "recipe.json").read_bytes() == (before.path / "recipe.json").read_bytes()
         after._save_json("plan.json", "of the next worker")
         stored = {path.name: path.read_bytes() for path in place.iterdir()}
@@ -52,6 +54,8 @@ def test_a_worker_that_slept_writes_over_nothing_of_the_trials_next_worker(tmp_p
             with pytest.raises(Lost):
                 before._save_json(name, "of the worker that slept")
     assert {path.name: path.read_bytes() for path in place.iterdir()} == stored
-    third = files(*join("elsewhere"), fetch=True)
+    late._save_json("plan.json", "of the worker that slept")
+    assert stored.items() <= {path.name: path.read_bytes() for path in place.iterdir()}.items()
+    third = files(*join("elsewhere"), lease.beat + 1, fetch=True)
     assert json.loads((third.path / "plan.json").read_text()) == "of the next worker"
     assert not (third.path / CHECKSUMS).exists()

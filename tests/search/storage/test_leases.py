@@ -1,20 +1,23 @@
-"""Claims and the study's lock, on real databases: who holds what, who counts as dead, how time is counted."""
+"""Leases on real databases: who holds what, who counts as dead, how time is counted, what a lost connection does."""
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from pruner.errors import InputError
+from search.database import connection
 from search.database.address import study_url
-from search.database.connection import Database, LockLost
+from search.database.connection import Database
 from search.storage.leases import _WORK, Lease, Leases, Observer
 from servers import Postgres
 
@@ -44,9 +47,7 @@ def leases(database: Database, worker: str) -> Leases:
 def test_a_claim_is_one_workers_until_another_takes_it(database: Database) -> None:
     one, other = leases(database, "one"), leases(database, "other")
     one.take(7, "local", None)
-    assert one.holds(7)
     assert one.beat(7)
-    assert not other.holds(7)
     assert not other.beat(7)
     assert one.all() == {7: Lease("one", "local", 1, 0)}
     other.take(7, "there", one.all()[7])
@@ -60,6 +61,18 @@ def test_a_claim_is_one_workers_until_another_takes_it(database: Database) -> No
     assert one.all()[7].deaths == 0  # given back is no death
     one.drop(7)
     assert one.all() == {}
+
+
+def test_of_several_workers_that_take_one_trial_at_once_one_gets_it(database: Database, tmp_path: Path) -> None:
+    workers = [leases(Database(database.url, tmp_path / "lock"), f"worker {n}") for n in range(6)]
+    seen: Lease | None = None
+    for round in range(5):  # the first time to insert it, then to take it over
+        with ThreadPoolExecutor(len(workers)) as at_once:
+            taken = list(at_once.map(lambda one, seen=seen: one.take(7, "local", seen), workers))
+        (seen,) = [lease for lease in taken if lease]
+        assert leases(database, "reader").all() == {7: seen}
+        assert seen.beat == round, "two leases of one trial have different numbers"
+    assert workers[0].take(7, "local", dataclasses.replace(seen, beat=0)) is None, "its worker has beaten meanwhile"
 
 
 def test_deaths_in_a_row_are_counted_until_an_epoch_is_done(database: Database) -> None:
@@ -132,14 +145,14 @@ def test_time_is_counted_once_however_many_work_and_not_while_nobody_does(databa
     assert one.work(longest_gap=3600.0)[1] == 5.0
 
 
-def test_one_at_a_time_is_in_the_studys_lock(database: Database, tmp_path: Path) -> None:
+def test_one_at_a_time_is_alone(database: Database, tmp_path: Path) -> None:
     inside, most = 0, 0
 
     def enter() -> None:
         nonlocal inside, most
         mine = Database(database.url, tmp_path / "lock")
         for _ in range(5):
-            with mine.alone(1):
+            with mine.alone("what all do"):
                 inside += 1
                 most = max(most, inside)
                 time.sleep(0.005)
@@ -172,50 +185,24 @@ def test_a_query_that_breaks_half_way_is_asked_again(postgres: Postgres, tmp_pat
     assert said[1:] == ["The database is back."]
 
 
-def test_work_under_a_lock_that_broke_is_not_done(postgres: Postgres, tmp_path: Path) -> None:
-    database = Database(study_url(postgres.url("broken_lock"), tmp_path / "study.db"), tmp_path / "lock")
-    study = optuna.create_study(storage=database.storage)
-    killer = database.another_engine()
-    lost = (LockLost, OperationalError, optuna.exceptions.StorageInternalError)
-    with pytest.raises(lost), database.alone(study._study_id):
-        with killer.begin() as connection:
-            connection.execute(sqlalchemy.text(OTHERS))
-        study.ask()  # on a new connection, which does not hold the lock
-    assert study.trials == []
-    said: list[str] = []
-
-    def begin() -> None:
-        with database.alone(study._study_id):
-            if not said:
-                with killer.begin() as connection:
-                    connection.execute(sqlalchemy.text(OTHERS))
-            study.ask()
-
-    database.patiently(begin, said.append)
-    assert len(study.trials) == 1
-    assert [line.split(" (")[0] for line in said] == ["The database does not answer", "The database is back."]
-
-
-def test_a_worker_that_is_stopped_under_a_lock_holds_nobody_up_for_long(postgres: Postgres, tmp_path: Path) -> None:
+def test_a_worker_that_is_stopped_in_a_transaction_holds_nobody_up_for_long(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = study_url(postgres.url("stopped"), tmp_path / "study.db")
-    stopped, other = Database(url, tmp_path / "lock", silence=2), Database(url, tmp_path / "lock")
-    theirs = leases(other, "other")
-    with pytest.raises((LockLost, OperationalError)), stopped.alone(1):
-        with other.alone(1):  # waits until the first one's session has been ended
-            theirs.take(3, "there", None)
-        leases(stopped, "stopped")
-    mine = leases(stopped, "stopped")
-    with stopped.alone(1):
-        mine.take(4, "local", None)
-    time.sleep(2.5)  # without the lock it may be silent
-    assert set(mine.all()) == {3, 4}
-    with pytest.raises(DBAPIError) as lost, stopped.engine.begin() as connection:
+    other = Database(url, tmp_path / "lock")
+    monkeypatch.setattr(connection, "_SILENCE_S", 2)
+    stopped = Database(url, tmp_path / "lock")
+    mine, theirs = leases(stopped, "stopped"), leases(other, "other")
+    with pytest.raises(DBAPIError), stopped.alone("what both do"), other.alone("what both do"):
+        theirs.take(3, "there", None)  # the first one's session has been ended
+    mine.take(4, "local", None)
+    with pytest.raises(DBAPIError) as lost, stopped.engine.begin() as transaction:
         change = sqlalchemy.text("UPDATE prune_search_leases SET deaths = 7 WHERE trial_id = 4")
-        connection.execute(change)
+        transaction.execute(change)
         theirs.take(4, "there", theirs.all()[4])  # waits for that row
-        connection.execute(change)
+        transaction.execute(change)
     assert lost.value.connection_invalidated  # so it is asked again on another one
-    assert theirs.all()[4].worker == "other"
+    assert {trial_id: lease.worker for trial_id, lease in theirs.all().items()} == {3: "other", 4: "other"}
 
 
 @pytest.mark.parametrize(
