@@ -6,7 +6,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -192,7 +192,6 @@ class _Worker:
         spent = {name: round(seconds, 3) for name, seconds in asdict(cost).items()}
         figures = replace(figures, worker=leases.worker, **spent)
 
-        @signals.deferred()
         def attempt() -> None:
             told = storage.get_trial(trial._trial_id)
             if not told.state.is_finished():
@@ -210,7 +209,14 @@ class _Worker:
             if done.state == "done" and done.feasible and done.score is not None:
                 leases.reached(done.score)
 
-        self._patiently(attempt)
+        def in_turn() -> None:
+            # Once the score that ends a study is reached, no other trial is told: so one at a time.
+            ends = self.context.spec.target_score is not None
+            alone = self.store.database.alone(f"study {leases.study_id}") if ends else nullcontext()
+            with signals.deferred(), alone:
+                attempt()
+
+        self._patiently(in_turn)
 
     def _store_end(self, trial: Trial, state: TrialState, figures: Figures, values: list[float] | None) -> None:
         reached = figures.accuracy if figures.predicted is None else figures.predicted
