@@ -19,6 +19,8 @@ from search.workers.heartbeat import Heartbeat
 from search.workers.scheduler import Nothing, Scheduler
 from studies import write_study
 
+pytestmark = pytest.mark.slow
+
 TRIALS, QUEUED, WORKERS = 30, 6, 5
 CHANGES = f"""
 trials = {TRIALS}
