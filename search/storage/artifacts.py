@@ -68,7 +68,9 @@ class Shared:
         if fetch:
             self._fetch(here, frozen)
         names = _names(frozen)
-        return replace(here, on_saved=lambda path: self._keep(path, trial, names, lease, is_mine))
+        # In a database built anew leases begin at 0 again, while trials know what was written under the old numbers.
+        key = max([f"{_FILES}{lease:012}", *_written(frozen)])
+        return replace(here, on_saved=lambda path: self._keep(path, trial, names, key, is_mine))
 
     def finished_folder(self, folder: StudyFolder, trial: FrozenTrial) -> TrialFolder | None:
         """The folder of a finished trial with its files in it; None if they cannot be reached."""
@@ -95,7 +97,7 @@ class Shared:
         self._write(name, path)
         self.store.study.set_user_attr(_DENSE_FILE, name)
 
-    def _keep(self, path: Path, trial: Trial, names: dict[str, str], lease: int, is_mine: Callable[[], bool]) -> None:
+    def _keep(self, path: Path, trial: Trial, names: dict[str, str], key: str, is_mine: Callable[[], bool]) -> None:
         assert self.artifacts is not None
         unique = uuid.uuid4().hex[:12]  # a file is never overwritten: its readers can go on reading it
         name = f"{self.prefix}{trial.study.study_name}-{trial.number:04}-{unique}-{path.name}"
@@ -108,7 +110,7 @@ class Shared:
             if not is_mine():
                 raise Lost
             try:
-                storage.set_trial_system_attr(trial._trial_id, f"{_FILES}{lease:012}", names)
+                storage.set_trial_system_attr(trial._trial_id, key, names)
             except UpdateFinishedTrialError:
                 raise Lost from None
 
@@ -160,8 +162,12 @@ class Shared:
 
 def _names(trial: FrozenTrial) -> dict[str, str]:
     """File -> its name in the store, as the last worker that wrote any left them."""
-    written = [key for key in trial.system_attrs if key.startswith(_FILES)]
+    written = _written(trial)
     return dict(trial.system_attrs[max(written)]) if written else {}
+
+
+def _written(trial: FrozenTrial) -> list[str]:
+    return [key for key in trial.system_attrs if key.startswith(_FILES)]
 
 
 def artifact_store(where: str | None, *, create: bool = False) -> tuple[ArtifactStore | None, str]:

@@ -56,6 +56,13 @@ def test_a_worker_that_slept_writes_over_nothing_of_the_trials_next_worker(tmp_p
     assert {path.name: path.read_bytes() for path in place.iterdir()} == stored
     late._save_json("plan.json", "of the worker that slept")
     assert stored.items() <= {path.name: path.read_bytes() for path in place.iterdir()}.items()
-    third = files(*join("elsewhere"), lease.beat + 1, fetch=True)
+    leases.drop(taken.trial._trial_id)
+    elsewhere = join("elsewhere")
+    anew = elsewhere[2].leases.take(taken.trial._trial_id, elsewhere[2].place, None)
+    assert anew and anew.beat < lease.beat
+    third = files(*elsewhere, anew.beat, fetch=True)
     assert json.loads((third.path / "plan.json").read_text()) == "of the next worker"
     assert not (third.path / CHECKSUMS).exists()
+    third._save_json("plan.json", "of a worker in a database built anew")
+    fourth = files(*join("a fourth"), anew.beat + 1, fetch=True)
+    assert json.loads((fourth.path / "plan.json").read_text()) == "of a worker in a database built anew"
