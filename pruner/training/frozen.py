@@ -38,11 +38,8 @@ def settle(model: nn.Module) -> None:
     that, frozen ones do not.
     """
     for conv, norm in normalised(model):
-        mean, variance, factor = _statistics(norm)
-        conv.weight.mul_(factor[:, None, None, None])
-        mean.mul_(factor)
-        variance.mul_(factor.square())
-        norm.weight.copy_(torch.sqrt(variance + norm.eps))
+        factor = _statistics(norm)[2]
+        _move(conv, norm, factor, torch.ones_like(factor))
 
 
 @torch.no_grad()
@@ -57,11 +54,16 @@ def rescale(model: nn.Module) -> None:
         length = conv.weight.flatten(1).norm(dim=1)
         usual = _LENGTH if conv.groups == 1 else _DEPTHWISE_LENGTH
         scale = torch.where(length > 0, usual / length, 1.0)
-        mean, variance, factor = _statistics(norm)
-        conv.weight.mul_(scale[:, None, None, None])
-        mean.mul_(scale)
-        variance.mul_(scale.square())
-        norm.weight.copy_(factor / scale * torch.sqrt(variance + norm.eps))
+        _move(conv, norm, scale, _statistics(norm)[2] / scale)
+
+
+def _move(conv: nn.Conv2d, norm: nn.BatchNorm2d, scale: Tensor, left: Tensor) -> None:
+    """Multiply each channel's weights by `scale`, and leave BatchNorm the factor `left`."""
+    mean, variance, _ = _statistics(norm)
+    conv.weight.mul_(scale[:, None, None, None])
+    mean.mul_(scale)
+    variance.mul_(scale.square())
+    norm.weight.copy_(left * torch.sqrt(variance + norm.eps))
 
 
 def freeze(model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ class Store:
 
     study: Study
     database: Database
+
+    def alone(self) -> AbstractContextManager[None]:
+        """`Database.alone` with this study."""
+        return self.database.alone(f"study {self.study._study_id}")
 
 
 class Damaged(Failed):
@@ -96,7 +101,7 @@ def begin_study(database: Database, name: str, spec: StudySpec) -> tuple[Study, 
 def bind_dense(store: Store, key: str, figures: Dense) -> None:
     """Tie the study to one dense network. Raises InputError if it was begun with another."""
     study = store.study
-    with store.database.alone(f"study {study._study_id}"):
+    with store.alone():
         before = _bound(study, _DENSE, key)
         known = dense_of(study)
         if before == key and (known is None or known.accuracy is None):
@@ -111,7 +116,7 @@ def bind_dense(store: Store, key: str, figures: Dense) -> None:
 def bind_data(store: Store, name: str, fingerprint: str) -> None:
     """Tie the study to the images of the folder `name`. Raises InputError if it was begun with others."""
     study = store.study
-    with store.database.alone(f"study {study._study_id}"):
+    with store.alone():
         before = _bound(study, _DATA, fingerprint)
     if before != fingerprint:
         raise InputError(

@@ -91,17 +91,13 @@ class Scheduler:
         for trial in running:
             lease = leases.get(trial._trial_id)
             ready = _DRAWN in trial.system_attrs or self._may_draw(trial.number, trials)
-            if ready and self._is_free(trial, lease, heartbeat) and self._lock(trial.number, held):
-                if taken := self._lease(trial._trial_id, lease):
-                    return taken
-                held.close()
+            if ready and self._is_free(trial, lease, heartbeat) and (taken := self._take(trial, lease, held)):
+                return taken
         total = budget(self._spec)
         waiting = [t for t in trials if t.state == TrialState.WAITING and (total is None or t.number < total)]
         for trial in waiting:
-            if self._may_draw(trial.number, trials) and self._lock(trial.number, held):
-                if self._begin(trial._trial_id) and (taken := self._lease(trial._trial_id, None)):
-                    return taken
-                held.close()
+            if self._may_draw(trial.number, trials) and (taken := self._take(trial, None, held)):
+                return taken
         if not waiting and (trial_id := self._add(total, held)) is not None:
             if taken := self._lease(trial_id, None):
                 return taken
@@ -126,6 +122,14 @@ class Scheduler:
             if trial.number < number
         )
 
+    def _take(self, trial: FrozenTrial, lease: Lease | None, held: ExitStack) -> Taken | None:
+        """Take a running or a waiting trial; None: another worker has it, or was faster."""
+        mine = self._lock(trial.number, held) and (trial.state == TrialState.RUNNING or self._begin(trial._trial_id))
+        if mine and (taken := self._lease(trial._trial_id, lease)):
+            return taken
+        held.close()
+        return None
+
     def _begin(self, trial_id: int) -> bool:
         try:
             return self._store.database.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
@@ -135,7 +139,7 @@ class Scheduler:
     def _add(self, total: int | None, held: ExitStack) -> int | None:
         """Add a trial, its folder locked; returns its id, None if there is none to add, or not yet."""
         storage = self._store.database.storage
-        with self._store.database.alone(f"study {self._study_id}"):
+        with self._store.alone():
             trials = self._trials()
             number = len(trials)
             if (total is not None and number >= total) or not self._may_draw(number, trials):

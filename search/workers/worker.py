@@ -6,7 +6,7 @@ import contextlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -193,30 +193,28 @@ class _Worker:
         figures = replace(figures, worker=leases.worker, **spent)
 
         def attempt() -> None:
-            told = storage.get_trial(trial._trial_id)
-            if not told.state.is_finished():
-                if not leases.beat(trial._trial_id):
-                    raise Lost
-                if self.context.spec.target_score is not None:
-                    self.heartbeat.check_budget(leases)
-                self._store_end(trial, state, figures, values)
+            with signals.deferred(), self._in_turn():
                 told = storage.get_trial(trial._trial_id)
-            elif Figures.load(told).worker != leases.worker:  # else the connection broke after it had been told
-                raise Lost
-            leases.drop(trial._trial_id)
-            write_trial(self.context.folder.trial(trial.number), told, self.heartbeat.worked)
-            done = record(told)
-            if done.state == "done" and done.feasible and done.score is not None:
-                leases.reached(done.score)
+                if not told.state.is_finished():
+                    if not leases.beat(trial._trial_id):
+                        raise Lost
+                    if self.context.spec.target_score is not None:
+                        self.heartbeat.check_budget(leases)
+                    self._store_end(trial, state, figures, values)
+                    told = storage.get_trial(trial._trial_id)
+                elif Figures.load(told).worker != leases.worker:  # else the connection broke after it had been told
+                    raise Lost
+                leases.drop(trial._trial_id)
+                write_trial(self.context.folder.trial(trial.number), told, self.heartbeat.worked)
+                done = record(told)
+                if done.state == "done" and done.feasible and done.score is not None:
+                    leases.reached(done.score)
 
-        def in_turn() -> None:
-            # Once the score that ends a study is reached, no other trial is told: so one at a time.
-            ends = self.context.spec.target_score is not None
-            alone = self.store.database.alone(f"study {leases.study_id}") if ends else nullcontext()
-            with signals.deferred(), alone:
-                attempt()
+        self._patiently(attempt)
 
-        self._patiently(in_turn)
+    def _in_turn(self) -> AbstractContextManager[None]:
+        """Once the score that ends a study is reached, no other trial is told: so one at a time."""
+        return nullcontext() if self.context.spec.target_score is None else self.store.alone()
 
     def _store_end(self, trial: Trial, state: TrialState, figures: Figures, values: list[float] | None) -> None:
         reached = figures.accuracy if figures.predicted is None else figures.predicted
