@@ -23,7 +23,7 @@ from pruner.system.cores import on_cores
 from pruner.system.machine import has_fast_half
 from pruner.train import Training
 from pruner.training.frozen import fold, freeze
-from pruner.training.layers import relu6, strided_depthwise
+from pruner.training.layers import batch_norm, relu6, strided_depthwise
 from pruner.training.replicas import replica, statistics
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -177,6 +177,8 @@ def _for_training(copied: MobileNetV2, half: torch.dtype, frozen: bool) -> Mobil
     for layer in copied.modules():
         if isinstance(layer, nn.ReLU6):
             layer.forward = relu6  # type: ignore[method-assign, assignment]
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.forward = partial(batch_norm, layer)  # type: ignore[method-assign]
         elif half is torch.bfloat16 and isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.stride == (2, 2):
             layer.forward = partial(strided_depthwise, layer.weight, None)  # type: ignore[method-assign]
     if frozen:

@@ -24,7 +24,6 @@ from pruner.train import Phase, Training
 from pruner.training.distill import Teacher, logits_by_chunk
 from pruner.training.fine_tune import fine_tune
 from pruner.training.frozen import normalised, rescale, settle
-from pruner.training.layers import StridedDepthwise, relu6
 from pruner.training.parts import Gradients
 
 PIXELS = 32
@@ -145,14 +144,6 @@ def test_weights_trained_with_frozen_statistics_are_left_as_long_as_batch_statis
         assert torch.allclose(length(conv), torch.tensor(1.5 if conv.groups > 1 else 3.0)), "the next rate would differ"
 
 
-def test_relu6_in_place_is_relu6() -> None:
-    values = torch.tensor([-1.0, 0.0, 1e-9, 3.0, 6.0, 7.0, float("nan")], requires_grad=True)
-    ours, usual = relu6(values * 1), F.relu6(values)
-    assert torch.equal(ours.nan_to_num(9), usual.nan_to_num(9))
-    found, wanted = (torch.autograd.grad(output[:6].sum(), values, retain_graph=True)[0] for output in (ours, usual))
-    assert torch.equal(found, wanted)
-
-
 class _Crowded(MobileNetV2):
     """A network on a device whose memory holds the activations of so many images."""
 
@@ -190,20 +181,6 @@ def test_channels_first_gives_the_same_gradients_up_to_rounding(small: MobileNet
     wanted, found = (gradients(small, data, memory_format=each)[1] for each in ("channels_last", "channels_first"))
     assert not torch.equal(found, wanted)
     assert F.cosine_similarity(found, wanted, dim=0) > 0.9999
-
-
-def test_a_strided_depthwise_convolution_has_the_gradients_of_any_other() -> None:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, 8, 6, dtype=torch.float64, generator=generator, requires_grad=True)
-    weight = torch.randn(3, 1, 3, 3, dtype=torch.float64, generator=generator, requires_grad=True)
-    usual = F.conv2d(images, weight, None, 2, 1, 1, 3)
-    ours = StridedDepthwise.apply(images, weight, None)
-    assert torch.equal(ours, usual)
-    ahead = torch.randn(usual.shape, dtype=torch.float64, generator=generator)
-    wanted = torch.autograd.grad((usual * ahead).sum(), (images, weight))
-    found = torch.autograd.grad((ours * ahead).sum(), (images, weight))
-    for a, b in zip(found, wanted, strict=True):
-        assert torch.allclose(a, b, atol=1e-12)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
