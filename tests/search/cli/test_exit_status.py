@@ -27,7 +27,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 def test_the_readme_lists_them_all() -> None:
     readme = (ROOT / "README.md").read_text()
     table = readme.partition("### Exit statuses")[2].partition("\n## ")[0]
-    assert [int(status) for status in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == list(ExitStatus)
+    assert sorted(int(status) for status in re.findall(r"\| (\d+) \|", table)) == list(ExitStatus)
 
 
 @slow
