@@ -23,10 +23,10 @@ from search.pipeline.remaining import Progressed, core_seconds_left, not_begun
 from search.report.images import write_images
 from search.report.page import comparison_report, write_report
 from search.report.studies import studies_figure
-from search.results.incumbent import standings
+from search.results.incumbent import Mark, score_over_time, standings
 from search.results.metrics import epochs_in
 from search.results.records import Record, best, describe, headline, records, summary
-from search.results.table import score_table, trials_table
+from search.results.table import read_score_table, score_table, trials_table
 from search.storage.folder import StudyFolder
 from search.storage.studies import dense_of, load_study
 from search.terminal.progress import Terminal
@@ -109,9 +109,10 @@ def plot(
     """Draw STUDY's report, one HTML file with all figures.
 
     For several studies, draw a comparison that counts the cost of all parts of each. The cost is processor time, so
-    the comparison is fair even if a machine was shared. Every study is compared with the last one named.
+    the comparison is fair even if a machine was shared. Every study is compared with the last one named. A table that
+    --table wrote for several studies (FILE.csv) may stand for the studies in it.
     """
-    if len(studies) == 1:
+    if len(studies) == 1 and not _is_table(studies[0]):
         spec, folder = open_files(studies[0], runs)
         out = out or folder.report
         loaded = load_study(spec, folder, storage).study
@@ -119,15 +120,21 @@ def plot(
         rows = trials_table(records(loaded))
     else:
         found: dict[str, list[Record]] = {}
+        curves: dict[str, list[Mark]] = {}
         for study in studies:
+            if _is_table(study):
+                curves |= read_score_table(study)
+                continue
             parts, _ = parts_of(study, runs)
             places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [latest(parts, runs)]
-            found[parts[-1].whole] = [r for place in places for r in records(load_study(*place, storage).study)]
+            name = parts[-1].whole
+            found[name] = [r for place in places for r in records(load_study(*place, storage).study)]
+            curves[name] = score_over_time(found[name])
         out = out or runs / "comparison.html"
-        figures = {"studies": studies_figure(found)}
-        write_out(out, comparison_report(found).encode())
-        rows = score_table(found)
-        for sentence in standings(found):
+        figures = {"studies": studies_figure(curves, found)}
+        write_out(out, comparison_report(curves, figures["studies"]).encode())
+        rows = score_table(curves)
+        for sentence in standings(curves):
             click.echo(sentence)
     if table:
         write_out(table, rows.encode())
@@ -138,6 +145,10 @@ def plot(
             paths = write_images(figures, out.parent / "figures", format, terminal)
         for path in paths:
             click.echo(f"Figure:  {path}")
+
+
+def _is_table(study: Path) -> bool:
+    return study.suffix == ".csv"
 
 
 @click.command()

@@ -13,7 +13,7 @@ from optuna.study import Study
 from pruner.system.files import write_out
 from search.report import figures as plots
 from search.report.style import short
-from search.results.incumbent import standings
+from search.results.incumbent import Curves, standings
 from search.results.records import Dense, Record, best, headline, importances, records
 from search.results.table import html_table
 from search.storage.studies import dense_of
@@ -79,9 +79,9 @@ def study_report(spec: StudySpec, found: Sequence[Record], figures: Figures) -> 
     return page(f"Study {spec.name}", sentences, figures, _table(found))
 
 
-def comparison_report(studies: Mapping[str, Sequence[Record]]) -> str:
+def comparison_report(curves: Curves, figure: go.Figure) -> str:
     """The HTML report that compares several studies."""
-    return page("Studies compared", standings(studies), {"studies": plots.studies_figure(studies)})
+    return page("Studies compared", standings(curves), {"studies": figure})
 
 
 def page(title: str, sentences: Sequence[str], figures: Figures, table: str = "") -> str:

@@ -20,6 +20,10 @@ class Mark:
     """The best measured score so far."""
 
 
+Curves = Mapping[str, Sequence[Mark]]
+"""By the names of studies: the marks of each."""
+
+
 def score_over_time(found: Sequence[Record]) -> list[Mark]:
     """A mark for every trial that cost time, in order. For a study in parts, pass the trials of all parts."""
     seconds, predicted, reached, marks = 0.0, None, None, []
@@ -42,10 +46,9 @@ def work_to(score: float, marks: Sequence[Mark]) -> float | None:
     return next((mark.core_hours for mark in marks if mark.reached is not None and mark.reached >= score), None)
 
 
-def standings(studies: Mapping[str, Sequence[Record]]) -> list[str]:
+def standings(curves: Curves) -> list[str]:
     """A sentence for every study: what it reached, and how fast it reached the last study's final score."""
-    curves = {name: score_over_time(found) for name, found in studies.items()}
-    last = list(studies)[-1]
+    last = list(curves)[-1]
     goal = curves[last][-1].reached if curves[last] else None
     return [_standing(name, marks, last, goal, curves[last]) for name, marks in curves.items()]
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from search.results.incumbent import score_over_time
+from pruner.errors import InputError
+from search.results.incumbent import Curves, Mark
 from search.results.records import Record
 
 COLUMNS = ("number", "state", "mflops", "params", "accuracy_before", "accuracy", "predicted", "predicted_std", "score",
             "nonzero_bytes", "latency_ms", "wall_seconds", "cpu_seconds", "reason")  # fmt: skip
 """Of a trial: what a table of trials shows."""
+_OF_SCORES = ["study", "core_hours", "predicted", "reached"]
 
 
 def trials_table(found: Sequence[Record]) -> str:
@@ -24,14 +27,33 @@ def trials_table(found: Sequence[Record]) -> str:
     return csv_table([*COLUMNS, *names], rows)
 
 
-def score_table(studies: Mapping[str, Sequence[Record]]) -> str:
-    """CSV with a row for every trial of every study that cost time (see `search.results.incumbent`)."""
+def score_table(curves: Curves) -> str:
+    """CSV with a row for every mark of every study."""
     rows = [
         [name, round(mark.core_hours, 4), mark.predicted, mark.reached]
-        for name, found in studies.items()
-        for mark in score_over_time(found)
+        for name, marks in curves.items()
+        for mark in marks
     ]
-    return csv_table(["study", "core_hours", "predicted", "reached"], rows)
+    return csv_table(_OF_SCORES, rows)
+
+
+def read_score_table(path: Path) -> dict[str, list[Mark]]:
+    """The marks of the studies in a file that `score_table` made.
+
+    Raises InputError if it is no such file.
+    """
+    found: dict[str, list[Mark]] = {}
+    try:
+        with path.open(newline="") as file:
+            lines = csv.reader(file)
+            if next(lines, None) != _OF_SCORES:
+                raise ValueError(f"the first line should be {','.join(_OF_SCORES)}")
+            for name, hours, *scores in lines:
+                predicted, reached = (float(score) if score else None for score in scores)
+                found.setdefault(name, []).append(Mark(float(hours), predicted, reached))
+    except ValueError as error:  # also bytes that are no text
+        raise InputError(f"{path}: no table of studies, as `plot --table` writes it for several ({error})") from error
+    return found
 
 
 def csv_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

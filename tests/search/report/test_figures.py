@@ -11,6 +11,7 @@ from records import DENSE, FOUND, HALF, RULE, made
 from search.report import figures as plots
 from search.report.figures import history_figure, importances_figure, pareto_figure
 from search.report.page import comparison_report, network_figures, study_figures, study_report
+from search.results.incumbent import score_over_time
 from search.results.records import Record, best
 from search.study.spec import StudySpec
 
@@ -91,8 +92,11 @@ def test_variants_are_drawn_against_work() -> None:
 
 
 def test_studies_are_told_apart_by_more_than_colour() -> None:
-    figure = plots.studies_figure({"a": FOUND, "b": FOUND[:2]})
+    studies = {"a": FOUND, "<b>": FOUND[:2]}
+    curves = {name: score_over_time(found) for name, found in studies.items()}
+    figure = plots.studies_figure(curves, studies)
     fronts = figure.data[::2]
     assert len({(t.line.dash, t.marker.symbol) for t in fronts}) == 2
-    page = comparison_report({"a": FOUND, "<b>": FOUND[:2]})
-    assert "&lt;b&gt;: reached" in page
+    assert "&lt;b&gt;: reached" in comparison_report(curves, figure)
+    alone = plots.studies_figure(curves, {}).data
+    assert [t.name for t in alone if t.showlegend] == ["a", "<b>"], "as from a table, without the trials"

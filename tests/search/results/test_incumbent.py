@@ -24,14 +24,17 @@ def test_a_race_counts_all_work_and_tells_what_was_foreseen_from_what_was_reache
         predicted[1],
     ]
     assert [mark.reached for mark in marks] == [None, None, None, None, FOUND[2].score]
-    assert len(plots.studies_figure({"a": looks, "b": [*looks, FOUND[2]]}).data) == 2 + 1 + 2
+    studies = {"a": looks, "b": [*looks, FOUND[2]]}
+    curves = {name: score_over_time(found) for name, found in studies.items()}
+    assert len(plots.studies_figure(curves, studies).data) == 2 + 1 + 2
 
 
 def test_studies_are_held_against_the_last_one_named() -> None:
     goal, better, worse = (
         replace(made(0, mflops, accuracy), cpu_seconds=3600) for mflops, accuracy in ((30, 0.9), (26, 0.91), (60, 0.9))
     )
-    told = standings({"quick": [worse, better], "slow": [worse], "plain": [worse, worse, worse, goal]})
+    found = {"quick": [worse, better], "slow": [worse], "plain": [worse, worse, worse, goal]}
+    told = standings({name: score_over_time(trials) for name, trials in found.items()})
     assert told == [
         f"quick: reached {better.score:.2f} in 2.00 core-hours; the {goal.score:.2f} of plain after 2.00, "
         "2.0 times as fast as its 4.00.",
