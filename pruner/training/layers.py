@@ -92,7 +92,7 @@ def batch_norm(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
 class _NarrowBatchNorm(torch.autograd.Function):
     """BatchNorm in training of few channels, where `pixels` in a row are computed at a time.
 
-    Two passes forward and three back, each one call of torch's BatchNorm that normalises by statistics that are given.
+    Two passes forward and three back, most of them calls of torch's BatchNorm with statistics that are given.
     """
 
     @staticmethod

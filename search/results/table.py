@@ -51,6 +51,8 @@ def read_score_table(path: Path) -> dict[str, list[Mark]]:
             for name, hours, *scores in lines:
                 predicted, reached = (float(score) if score else None for score in scores)
                 found.setdefault(name, []).append(Mark(float(hours), predicted, reached))
+        if not found:
+            raise ValueError("it has no rows")
     except ValueError as error:  # also bytes that are no text
         raise InputError(f"{path}: no table of studies, as `plot --table` writes it for several ({error})") from error
     return found

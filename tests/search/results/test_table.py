@@ -47,9 +47,7 @@ def test_a_comparison_is_drawn_again_from_its_table(invoke: Invoke, tmp_path: Pa
 HEAD = b"study,core_hours,predicted,reached\n"
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"number,state\n", b"\xff\xfe", HEAD + b"a,x,,\n", HEAD + b"a,1\n", HEAD + b"\n"]
-)
+@pytest.mark.parametrize("content", [b"", b"number,state\n", b"\xff\xfe", HEAD + b"a,x,,\n", HEAD + b"a,1\n", HEAD])
 def test_what_is_no_table_of_studies_is_refused(tmp_path: Path, content: bytes) -> None:
     table = tmp_path / "studies.csv"
     table.write_bytes(content)
