@@ -71,13 +71,8 @@ def batch_norm(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
     one by one. Here pixels that lie side by side are taken for further channels, whose statistics are merged: 2.3 to
     3.5 times as fast with 4 channels, 1.6 to 1.8 with 12, no faster with 24 (a Xeon; tests/benchmarks/bench_layers.py).
     """
-    channels, count = images.shape[1], images.numel() // images.shape[1]
-    few = channels < 16 or (channels < 32 and channels % 8 != 0)
-    last = images.is_contiguous(memory_format=torch.channels_last)
-    pixels = 1
-    while pixels * channels < _ROW and count % (2 * pixels) == 0:
-        pixels *= 2
-    if not few or not last or images.numel() < _MANY or pixels * channels < _ROW // 4:
+    pixels, count = _pixels(images), images.numel() // images.shape[1]
+    if pixels == 1:
         return nn.BatchNorm2d.forward(norm, images)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -87,6 +82,18 @@ def batch_norm(norm: nn.BatchNorm2d, images: Tensor) -> Tensor:
     norm.running_mean.lerp_(mean, norm.momentum)
     norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
     return found
+
+
+def _pixels(images: Tensor) -> int:
+    """How many pixels BatchNorm should take together; 1 where torch's own is as fast."""
+    channels, count = images.shape[1], images.numel() // images.shape[1]
+    few = channels < 16 or (channels < 32 and channels % 8 != 0)
+    if not few or images.numel() < _MANY or not images.is_contiguous(memory_format=torch.channels_last):
+        return 1
+    pixels = 1
+    while pixels * channels < _ROW and count % (2 * pixels) == 0:
+        pixels *= 2
+    return pixels if pixels * channels >= _ROW // 4 else 1
 
 
 class _NarrowBatchNorm(torch.autograd.Function):

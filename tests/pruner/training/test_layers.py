@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -61,9 +62,9 @@ def test_batchnorm_is_no_further_from_the_truth_than_torchs(
     nn.init.uniform_(norm.weight, 0.5, 2.0, generator=generator)
     nn.init.uniform_(norm.bias, -1.0, 1.0, generator=generator)
     norms = [copy.deepcopy(norm), copy.deepcopy(norm)]
-    truth = _normalised(copy.deepcopy(norm).double(), images.double(), gradient.double())
-    usual = _normalised(norms[0], images, gradient)
-    ours = _normalised(lambda inputs: batch_norm(norms[1], inputs), images, gradient, norms[1])
+    truth = _normalised(nn.BatchNorm2d.forward, copy.deepcopy(norm).double(), images.double(), gradient.double())
+    usual = _normalised(nn.BatchNorm2d.forward, norms[0], images, gradient)
+    ours = _normalised(batch_norm, norms[1], images, gradient)
     for name, wanted, theirs, found in zip(("outputs", *_NAMES), truth, usual, ours, strict=True):
         off, usually = ((each.double() - wanted).norm() / wanted.norm() for each in (found, theirs))
         assert off <= max(2 * usually, 1e-6), name
@@ -75,12 +76,11 @@ _NAMES = ("gradient of the images", "of the weight", "of the bias", "running mea
 
 
 def _normalised(
-    layer: object, images: Tensor, gradient: Tensor, norm: nn.BatchNorm2d | None = None
+    way: Callable[[nn.BatchNorm2d, Tensor], Tensor], norm: nn.BatchNorm2d, images: Tensor, gradient: Tensor
 ) -> tuple[Tensor, ...]:
     """(outputs, gradients, running statistics) of a BatchNorm, its outputs changed in place as by ReLU6."""
-    norm = norm or layer
     inputs = images.clone().requires_grad_()
-    outputs = layer(inputs)
+    outputs = way(norm, inputs)
     outputs.mul_(1.0)
     outputs.backward(gradient)
     return outputs.detach(), inputs.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var

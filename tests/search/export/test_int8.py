@@ -59,10 +59,8 @@ def test_neither_holdout_nor_test_images_are_used_to_calibrate(
     def other(split: Split) -> Split:
         return Split(255 - split.images, split.labels)
 
-    early = (
-        "stem",
-        *(f"stage{number}" for number in range(1, 7)),
-    )  # which leaves few blocks to look for the worst among
+    # Leaves few blocks to look for the worst among.
+    early = ("stem", *(f"stage{number}" for number in range(1, 7)))
     made = []
     changed = replace(data, holdout=other(data.holdout), test=other(data.test))
     for seen, reached in ((data, 1.0), (changed, 0.0)):

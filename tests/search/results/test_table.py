@@ -21,6 +21,10 @@ def test_tables_say_what_the_records_say() -> None:
     assert [int(row["number"]) for row in rows] == [r.number for r in FOUND]
     assert [row["accuracy"] for row in rows] == [str(r.accuracy) if r.accuracy is not None else "" for r in FOUND]
     assert {row["importance"] for row in rows} == {"l1 <b>"}
+    curves = {"a": score_over_time(FOUND), "b": score_over_time(FOUND[:1])}
+    rows = list(csv.DictReader(io.StringIO(score_table(curves))))
+    assert [row["study"] for row in rows] == ["a"] * len(FOUND) + ["b"]
+    assert float(rows[-1]["reached"]) == FOUND[0].score
 
 
 def test_a_table_of_studies_can_be_read_again(tmp_path: Path) -> None:
