@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from pruner.errors import InputError
 from pruner.system.files import write_out
 from pruner.system.machine import cores
 from search import signals
@@ -123,13 +124,17 @@ def plot(
         curves: dict[str, list[Mark]] = {}
         for study in studies:
             if _is_table(study):
-                curves |= read_score_table(study)
-                continue
-            parts, _ = parts_of(study, runs)
-            places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [latest(parts, runs)]
-            name = parts[-1].whole
-            found[name] = [r for place in places for r in records(load_study(*place, storage).study)]
-            curves[name] = score_over_time(found[name])
+                further = read_score_table(study)
+            else:
+                parts, _ = parts_of(study, runs)
+                places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [latest(parts, runs)]
+                name = parts[-1].whole
+                found[name] = [r for place in places for r in records(load_study(*place, storage).study)]
+                further = {name: score_over_time(found[name])}
+            for name in curves.keys() & further.keys():
+                if curves[name] != further[name]:  # as in a table older than its study
+                    raise InputError(f"{study}: {name} has other results than before; name one of the two")
+            curves |= further
         out = out or runs / "comparison.html"
         figures = {"studies": studies_figure(curves, found)}
         write_out(out, comparison_report(curves, figures["studies"]).encode())

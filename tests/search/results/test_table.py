@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from processes import Invoke
+from processes import Command, Invoke
 from pruner.errors import InputError
 from records import FOUND
+from search.exit_status import ExitStatus
 from search.results.incumbent import score_over_time
 from search.results.table import read_score_table, score_table, trials_table
 
@@ -46,6 +47,15 @@ def test_a_comparison_is_drawn_again_from_its_table(invoke: Invoke, tmp_path: Pa
     assert told.startswith("fast: reached") and "slow: reached" in told
     assert again.read_text() == table.read_text()
     assert "best score so far" in (tmp_path / "r.html").read_text()
+
+
+def test_two_curves_of_one_name_are_refused(command: Command, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    old.write_text(score_table({"mine": score_over_time(FOUND[:1])}))
+    new.write_text(score_table({"mine": score_over_time(FOUND)}))
+    done = command("plot", old, new, "--out", tmp_path / "r.html")
+    assert done.returncode == ExitStatus.BAD_INPUT and "new.csv: mine has other results than before" in done.stderr
+    assert not (tmp_path / "r.html").exists()
 
 
 HEAD = b"study,core_hours,predicted,reached\n"
