@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -20,7 +20,7 @@ from search.cli.options import artifacts_option, json_option, runs_option, stora
 from search.dashboard.server import dashboard as shown
 from search.options import Web
 from search.pipeline.relay import begun, latest, parts_of
-from search.pipeline.remaining import Progressed, core_seconds_left, not_begun
+from search.pipeline.remaining import Progressed, core_seconds_left, epochs, not_begun
 from search.report.images import write_images
 from search.report.page import comparison_report, write_report
 from search.report.studies import studies_figure
@@ -45,7 +45,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     parts, _ = parts_of(study, runs)
     spec, folder = latest(parts, runs)
     opened = load_study(spec, folder, storage).study
-    found = records(opened)
+    under_way, found = _under_way(records(opened), folder)
     before = begun(parts, runs)[:-1] if len(parts) > 1 else []
     done = {earlier.name: records(load_study(earlier, place, storage).study) for _, earlier, place in before}
     to_come = [part for part in parts if part.name not in (*done, spec.name)]
@@ -53,7 +53,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     dense = dense_of(opened)
     chain = [
         *(Progressed(earlier, done[earlier.name]) for _, earlier, _ in before),
-        Progressed(spec, found, _under_way(found, folder)),
+        Progressed(spec, found, under_way),
         *map(not_begun, to_come),
     ]
     seconds = core_seconds_left(chain, dense.train_images) if dense and dense.train_images else None
@@ -68,7 +68,8 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
         )  # fmt: skip
         return
     for r in found:
-        click.echo(describe(r, is_best=r == best(found)))
+        done_epochs = f"  {under_way[r.number]} of {epochs(spec)} epochs" if r.number in under_way else ""
+        click.echo(describe(r, is_best=r == best(found)) + done_epochs)
     for name, earlier in done.items():
         click.echo(f"{name}: {headline(earlier)}")
     click.echo((f"{spec.name}: " if len(parts) > 1 else "") + headline(found))
@@ -79,10 +80,17 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
         click.echo(f"To come: about {took}, by what trials have cost so far; this machine has {cores()} cores.")
 
 
-def _under_way(found: Sequence[Record], folder: StudyFolder) -> dict[int, tuple[int, float]]:
-    """The epochs on disk of every running trial of which this machine has files."""
-    tables = {r.number: folder.trial(r.number).metrics for r in found if r.state in ("running", "waiting")}
-    return {number: epochs_in(table.read_text()) for number, table in tables.items() if table.exists()}
+def _under_way(found: Sequence[Record], folder: StudyFolder) -> tuple[dict[int, int], list[Record]]:
+    """How many epochs every running trial has on disk, where this machine has its files, and `found` with their cost:
+    the database has the cost of a trial when it ends."""
+    done: dict[int, int] = {}
+    counted = list(found)
+    for place, r in enumerate(found):
+        table = folder.trial(r.number).metrics
+        if r.state in ("running", "waiting") and table.exists():
+            done[r.number], cost = epochs_in(table.read_text())
+            counted[place] = replace(r, **asdict(cost))
+    return done, counted
 
 
 @click.command()

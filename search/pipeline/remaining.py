@@ -12,6 +12,10 @@ from search.study.sections import training
 from search.study.spec import StudySpec
 from search.study.text import DENSE
 
+FROZEN = 0.56
+"""What an epoch with frozen BatchNorm statistics costs compared with one without: 140 of 250 core-seconds
+(studies/record/epochs.csv)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
@@ -19,9 +23,9 @@ class Progressed:
 
     spec: StudySpec
     found: Sequence[Record] = ()
-    """Its trials; none if it has not begun."""
-    epochs: Mapping[int, tuple[int, float]] = field(default_factory=dict)
-    """Number of a running trial -> its epochs on disk, and the core-seconds that they took."""
+    """Its trials, those that are running with what their epochs on disk have cost; none if it has not begun."""
+    epochs: Mapping[int, int] = field(default_factory=dict)
+    """Number of a running trial -> how many epochs it has on disk."""
 
 
 def not_begun(part: Part) -> Progressed:
@@ -33,9 +37,9 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
     """The core-seconds that all trials to come, and the rest of those under way, will take.
 
     A trial of a part that has finished some is expected to cost what these did on average; elsewhere, what the trials
-    of the last part that trained (or, without training, that did not) cost for as many images of as many pixels. Small
-    networks of different sizes differ less in that than by their operations. What a study computes once (logits,
-    rankings, the final evaluation) does not count.
+    of the last part that trained (or, without training, that did not) cost for as many images of as many pixels, those
+    with frozen statistics counted FROZEN times. Small networks of different sizes differ less in that than by their
+    operations. What a study computes once (logits, rankings, the final evaluation) does not count.
 
     Args:
         parts: Every part of the file, in order.
@@ -49,24 +53,28 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
     for part in parts:
         work = _work(part.spec, train_images)
         whole = sum(work) or 1.0
-        ended = [r.cpu_seconds for r in part.found if r.state not in ("running", "waiting")]
-        begun = sum(sum(work[:done]) for done, _ in part.epochs.values())
-        if ended or begun:
-            spent = sum(ended) + sum(seconds for _, seconds in part.epochs.values())
-            rates[bool(work)] = spent / (whole * len(ended) + begun)
+        ended = sum(r.state not in ("running", "waiting") for r in part.found)
+        done = whole * ended + sum(sum(work[:epochs]) for epochs in part.epochs.values())
+        if done:
+            rates[bool(work)] = sum(r.cpu_seconds for r in part.found) / done
         count, rate = budget(part.spec), rates.get(bool(work))
         if count is None or rate is None:
             return None
-        left += rate * max(0.0, whole * (count - len(ended)) - begun)
+        left += rate * max(0.0, whole * count - done)
     return left
 
 
+def epochs(spec: StudySpec) -> int:
+    """How many epochs each of its trials trains."""
+    return len(_work(spec, 1))
+
+
 def _work(spec: StudySpec, train_images: int) -> list[float]:
-    """Images times pixels of every epoch of a trial; empty without training."""
+    """Images times pixels of every epoch of a trial, weighted by what they cost; empty without training."""
     last, between = training(spec.train, 1.0, spec.seed, spec.data), spec.iterative.trainings
     first = replace(last, phases=between).parts if between else ()
     return [
-        float((part.images_per_epoch or train_images) * part.resolution**2)
+        (part.images_per_epoch or train_images) * part.resolution**2 * (FROZEN if part.frozen_statistics else 1.0)
         for part in (*first, *last.parts)
         for _ in range(part.epochs)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 
+from search.cost import Cost
 from search.results.table import csv_table
 
 _METRICS = {
@@ -27,7 +28,8 @@ def metrics_csv(history: Sequence[Mapping[str, float]], before: Mapping[str, flo
     return csv_table(list(_METRICS), [[f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows])
 
 
-def epochs_in(text: str) -> tuple[int, float]:
-    """How many epochs such a table has, and the core-seconds that they took."""
+def epochs_in(text: str) -> tuple[int, Cost]:
+    """How many epochs such a table has, and what they cost."""
     rows = [row for row in csv.DictReader(text.splitlines()) if row["epoch"] != "0"]
-    return len(rows), sum(float(row["cpu_seconds"]) for row in rows)
+    costs = (Cost(float(row["wall_seconds"]), float(row["cpu_seconds"])) for row in rows)
+    return len(rows), sum(costs, Cost())

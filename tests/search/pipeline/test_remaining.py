@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from processes import Invoke
+from processes import Invoke, running, wait_for
 from records import made, status
+from search.cost import Cost
 from search.pipeline.parts import read_parts
-from search.pipeline.remaining import Progressed, core_seconds_left, not_begun
+from search.pipeline.remaining import FROZEN, Progressed, core_seconds_left, epochs, not_begun
 from search.results.metrics import epochs_in, metrics_csv
 from search.results.records import Record
 from search.study.spec import StudySpec
-from studies import DATA, Finished, write_study
+from studies import DATA, Finished, WriteStudy, write_study
 
 THREE = """
 trials = 10
@@ -65,10 +67,32 @@ def test_trials_cost_what_those_before_them_cost_for_as_many_images_and_pixels(p
     assert core_seconds_left([half], IMAGES) == pytest.approx(5 * 3.0)
     done = [replace(half, found=[cost(n, 3.0) for n in range(10)]), replace(long, found=[cost(0, LONG / EPOCH * 7)])]
     assert core_seconds_left([*done, longer], IMAGES) == pytest.approx(3 * 7)
-    running = replace(longer, found=[cost(0, 0.0, "running")], epochs={0: (2, 10.0)})
+    running = replace(longer, found=[cost(0, 10.0, "running")], epochs={0: 2})
     assert core_seconds_left([*done, running], IMAGES) == pytest.approx(5), "its own epochs are the best to judge by"
     ended = replace(longer, found=[cost(0, 15.0)])
     assert core_seconds_left([*done, ended], IMAGES) == 0
+
+
+def test_epochs_with_frozen_statistics_are_counted_as_the_cheaper_ones_that_they_are(tmp_path: Path) -> None:
+    frozen = 'frozen_statistics = true\nlr_scale = 0.01\n[[searches]]\nname = "longer"'
+    study = write_study(tmp_path / "f.toml", THREE.replace('[[searches]]\nname = "longer"', frozen), base=DATA)
+    _, long, _ = map(not_begun, read_parts(study))
+    begun = replace(long, found=[cost(0, 10.0, "running")], epochs={0: 2})
+    assert epochs(long.spec) == 3
+    assert core_seconds_left([begun], IMAGES) == pytest.approx(10.0 * FROZEN)  # as many pixels as the two before
+
+
+@pytest.mark.slow
+def test_status_counts_the_epochs_of_a_trial_under_way(invoke: Invoke, write_study: WriteStudy, tmp_path: Path) -> None:
+    study = write_study("trials = 1\ntrain.epochs = 3\ntrain.images_per_epoch = 640")
+    with running("run", study, "--runs", tmp_path, "--workers", 1) as process:
+        wait_for(lambda: list(tmp_path.glob("tiny/trials/0000/checkpoint.pt")), process)
+        process.kill()
+    told = invoke("status", study, "--runs", tmp_path)
+    assert re.search(r"trial   0  running .* [1-9]\d* s  [1-3] of 3 epochs\n", told)
+    assert re.search(r"1 running; [1-9]\d* s of work", told)
+    (record,) = status(invoke, study, tmp_path)["records"]
+    assert record["state"] == "running" and record["cpu_seconds"] > 0
 
 
 def test_a_study_that_only_time_ends_has_no_number_of_trials(parts: list[Progressed]) -> None:
@@ -77,9 +101,9 @@ def test_a_study_that_only_time_ends_has_no_number_of_trials(parts: list[Progres
 
 
 def test_epochs_on_disk_are_counted_without_the_untrained_evaluation() -> None:
-    history = [{"epoch": n, "cpu_seconds": 2.5, "loss": 1.0} for n in (1, 2)]
-    assert epochs_in(metrics_csv(history, {"accuracy": 0.1, "cpu_seconds": 9.0})) == (2, 5.0)
-    assert epochs_in(metrics_csv([], None)) == (0, 0.0)
+    history = [{"epoch": n, "wall_seconds": 1.5, "cpu_seconds": 2.5, "loss": 1.0} for n in (1, 2)]
+    assert epochs_in(metrics_csv(history, {"accuracy": 0.1, "cpu_seconds": 9.0})) == (2, Cost(3.0, 5.0))
+    assert epochs_in(metrics_csv([], None)) == (0, Cost())
 
 
 def test_a_finished_study_has_nothing_to_come(invoke: Invoke, finished: Finished) -> None:
