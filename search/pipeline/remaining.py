@@ -12,9 +12,9 @@ from search.study.sections import training
 from search.study.spec import StudySpec
 from search.study.text import DENSE
 
-FROZEN = 0.56
-"""What an epoch with frozen BatchNorm statistics costs compared with one without: 140 of 250 core-seconds
-(studies/record/epochs.csv)."""
+FROZEN = 0.77
+"""What an epoch with frozen BatchNorm statistics costs compared with one without: 143 of 186 core-seconds
+(studies/record/README.md)."""
 
 
 @dataclass(frozen=True, slots=True)
