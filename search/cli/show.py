@@ -139,7 +139,7 @@ def plot(
                 name = parts[-1].whole
                 found[name] = [r for place in places for r in records(load_study(*place, storage).study)]
                 further = {name: score_over_time(found[name])}
-            for name in curves.keys() & further.keys():
+            for name in sorted(curves.keys() & further.keys()):
                 if curves[name] != further[name]:  # as in a table older than its study
                     raise InputError(f"{study}: {name} has other results than before; name one of the two")
             curves |= further
