@@ -116,7 +116,7 @@ def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, 
     spec, study = ready.context.spec, ready.store.study
     found = records(study)
     total = budget(spec)
-    left = None if total is None else total - sum(r.state not in ("running", "waiting") for r in found)
+    left = None if total is None else total - sum(r.ended for r in found)
     if left == 0:
         return
     local = workers.launcher == "local"

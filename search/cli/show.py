@@ -20,7 +20,7 @@ from search.cli.options import artifacts_option, json_option, runs_option, stora
 from search.dashboard.server import dashboard as shown
 from search.options import Web
 from search.pipeline.relay import begun, latest, parts_of
-from search.pipeline.remaining import Progressed, core_seconds_left, epochs, not_begun
+from search.pipeline.remaining import Progressed, core_seconds_left, not_begun
 from search.report.images import write_images
 from search.report.page import comparison_report, write_report
 from search.report.studies import studies_figure
@@ -68,7 +68,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
         )  # fmt: skip
         return
     for r in found:
-        done_epochs = f"  {under_way[r.number]} of {epochs(spec)} epochs" if r.number in under_way else ""
+        done_epochs = f"  {under_way[r.number]} of {spec.total_epochs} epochs" if r.number in under_way else ""
         click.echo(describe(r, is_best=r == best(found)) + done_epochs)
     for name, earlier in done.items():
         click.echo(f"{name}: {headline(earlier)}")
@@ -87,7 +87,7 @@ def _under_way(found: Sequence[Record], folder: StudyFolder) -> tuple[dict[int, 
     counted = list(found)
     for place, r in enumerate(found):
         table = folder.trial(r.number).metrics
-        if r.state in ("running", "waiting") and table.exists():
+        if not r.ended and table.exists():
             done[r.number], cost = epochs_in(table.read_text())
             counted[place] = replace(r, **asdict(cost))
     return done, counted

@@ -53,7 +53,7 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
     for part in parts:
         work = _work(part.spec, train_images)
         whole = sum(work) or 1.0
-        ended = sum(r.state not in ("running", "waiting") for r in part.found)
+        ended = sum(r.ended for r in part.found)
         done = whole * ended + sum(sum(work[:epochs]) for epochs in part.epochs.values())
         if done:
             rates[bool(work)] = sum(r.cpu_seconds for r in part.found) / done
@@ -62,11 +62,6 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
             return None
         left += rate * max(0.0, whole * count - done)
     return left
-
-
-def epochs(spec: StudySpec) -> int:
-    """How many epochs each of its trials trains."""
-    return len(_work(spec, 1))
 
 
 def _work(spec: StudySpec, train_images: int) -> list[float]:

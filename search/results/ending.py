@@ -28,7 +28,7 @@ _BEGUN = Ending(ExitStatus.DONE, "No trial has finished yet.")
 
 def ending(found: Sequence[Record]) -> Ending | None:
     """Why there is no best trial; None if there is one. Running trials are not judged."""
-    ended = [r for r in found if r.state not in ("running", "waiting")]
+    ended = [r for r in found if r.ended]
     if any(r.state == "done" and r.feasible for r in ended):
         return None
     if not ended:

@@ -35,6 +35,11 @@ class Record(Figures):
     """Constraint -> by how much it is broken (0 or less: it is met), for those that were checked."""
 
     @property
+    def ended(self) -> bool:
+        """Will nothing change about it any more?"""
+        return self.state not in ("running", "waiting")
+
+    @property
     def expected(self) -> float | None:
         """The accuracy from which the score is computed."""
         return self.accuracy if self.predicted is None else self.predicted

@@ -234,4 +234,4 @@ class _Worker:
 
 
 def _ended(found: Sequence[Record]) -> int:
-    return sum(r.state not in ("running", "waiting") for r in found)
+    return sum(r.ended for r in found)

@@ -12,7 +12,7 @@ from processes import Invoke, running, wait_for
 from records import made, status
 from search.cost import Cost
 from search.pipeline.parts import read_parts
-from search.pipeline.remaining import FROZEN, Progressed, core_seconds_left, epochs, not_begun
+from search.pipeline.remaining import FROZEN, Progressed, core_seconds_left, not_begun
 from search.results.metrics import epochs_in, metrics_csv
 from search.results.records import Record
 from search.study.spec import StudySpec
@@ -78,7 +78,7 @@ def test_epochs_with_frozen_statistics_are_counted_as_the_cheaper_ones_that_they
     study = write_study(tmp_path / "f.toml", THREE.replace('[[searches]]\nname = "longer"', frozen), base=DATA)
     _, long, _ = map(not_begun, read_parts(study))
     begun = replace(long, found=[cost(0, 10.0, "running")], epochs={0: 2})
-    assert epochs(long.spec) == 3
+    assert long.spec.total_epochs == 3
     assert core_seconds_left([begun], IMAGES) == pytest.approx(10.0 * FROZEN)  # as many pixels as the two before
 
 
