@@ -24,6 +24,7 @@ from search.results.ending import failure
 from search.results.records import headline, records
 from search.sampling.samplers import budget
 from search.storage.folder import StudyFolder
+from search.storage.under_way import under_way
 from search.study.changes import Change
 from search.study.spec import StudySpec
 from search.terminal.live import LiveTable
@@ -141,7 +142,7 @@ def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, 
 
     def standing() -> str:
         try:
-            return headline(records(study))
+            return headline(under_way(records(study), ready.context.folder)[1])
         except (SQLAlchemyError, StorageInternalError):  # the workers wait for the database, so the table can, too
             return "The database does not answer."
 

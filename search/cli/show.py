@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -25,11 +25,10 @@ from search.report.images import write_images
 from search.report.page import comparison_report, write_report
 from search.report.studies import studies_figure
 from search.results.incumbent import Mark, score_over_time, standings
-from search.results.metrics import epochs_in
 from search.results.records import Record, best, describe, headline, records, summary
 from search.results.table import read_score_table, score_table, trials_table
-from search.storage.folder import StudyFolder
 from search.storage.studies import dense_of, load_study
+from search.storage.under_way import under_way
 from search.terminal.progress import Terminal
 
 
@@ -45,7 +44,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     parts, _ = parts_of(study, runs)
     spec, folder = latest(parts, runs)
     opened = load_study(spec, folder, storage).study
-    under_way, found = _under_way(records(opened), folder)
+    epochs, found = under_way(records(opened), folder)
     before = begun(parts, runs)[:-1] if len(parts) > 1 else []
     done = {earlier.name: records(load_study(earlier, place, storage).study) for _, earlier, place in before}
     to_come = [part for part in parts if part.name not in (*done, spec.name)]
@@ -53,7 +52,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     dense = dense_of(opened)
     chain = [
         *(Progressed(earlier, done[earlier.name]) for _, earlier, _ in before),
-        Progressed(spec, found, under_way),
+        Progressed(spec, found, epochs),
         *map(not_begun, to_come),
     ]
     seconds = core_seconds_left(chain, dense.train_images) if dense and dense.train_images else None
@@ -68,7 +67,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
         )  # fmt: skip
         return
     for r in found:
-        done_epochs = f"  {under_way[r.number]} of {spec.total_epochs} epochs" if r.number in under_way else ""
+        done_epochs = f"  {epochs[r.number]} of {spec.total_epochs} epochs" if r.number in epochs else ""
         click.echo(describe(r, is_best=r == best(found)) + done_epochs)
     for name, earlier in done.items():
         click.echo(f"{name}: {headline(earlier)}")
@@ -78,19 +77,6 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     if seconds:
         took = f"{seconds / 3600:.1f} core-hours" if seconds > 3600 else f"{seconds / 60:.1f} core-minutes"
         click.echo(f"To come: about {took}, by what trials have cost so far; this machine has {cores()} cores.")
-
-
-def _under_way(found: Sequence[Record], folder: StudyFolder) -> tuple[dict[int, int], list[Record]]:
-    """How many epochs every running trial has on disk, where this machine has its files, and `found` with their cost:
-    the database has the cost of a trial when it ends."""
-    done: dict[int, int] = {}
-    counted = list(found)
-    for place, r in enumerate(found):
-        table = folder.trial(r.number).metrics
-        if not r.ended and table.exists():
-            done[r.number], cost = epochs_in(table.read_text())
-            counted[place] = replace(r, **asdict(cost))
-    return done, counted
 
 
 @click.command()
@@ -128,21 +114,7 @@ def plot(
         figures = write_report(loaded, spec, out)
         rows = trials_table(records(loaded))
     else:
-        found: dict[str, list[Record]] = {}
-        curves: dict[str, list[Mark]] = {}
-        for study in studies:
-            if _is_table(study):
-                further = read_score_table(study)
-            else:
-                parts, _ = parts_of(study, runs)
-                places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [latest(parts, runs)]
-                name = parts[-1].whole
-                found[name] = [r for place in places for r in records(load_study(*place, storage).study)]
-                further = {name: score_over_time(found[name])}
-            for name in sorted(curves.keys() & further.keys()):
-                if curves[name] != further[name]:  # as in a table older than its study
-                    raise InputError(f"{study}: {name} has other results than before; name one of the two")
-            curves |= further
+        curves, found = _curves(studies, runs, storage)
         out = out or runs / "comparison.html"
         figures = {"studies": studies_figure(curves, found)}
         write_out(out, comparison_report(curves, figures["studies"]).encode())
@@ -158,6 +130,33 @@ def plot(
             paths = write_images(figures, out.parent / "figures", format, terminal)
         for path in paths:
             click.echo(f"Figure:  {path}")
+
+
+def _curves(
+    studies: Sequence[Path], runs: Path, storage: str | None
+) -> tuple[dict[str, list[Mark]], dict[str, list[Record]]]:
+    """Name -> best score over cost of several studies, some of them in tables; name -> trials of those that are not."""
+    curves: dict[str, list[Mark]] = {}
+    found: dict[str, list[Record]] = {}
+    for study in studies:
+        if _is_table(study):
+            further = read_score_table(study)
+        else:
+            name, trials = _of_all_parts(study, runs, storage)
+            found[name] = trials
+            further = {name: score_over_time(trials)}
+        for name in sorted(curves.keys() & further.keys()):
+            if curves[name] != further[name]:  # as in a table older than its study
+                raise InputError(f"{study}: {name} has other results than before; name one of the two")
+        curves |= further
+    return curves, found
+
+
+def _of_all_parts(study: Path, runs: Path, storage: str | None) -> tuple[str, list[Record]]:
+    """A study file's name and the trials of all its parts so far."""
+    parts, _ = parts_of(study, runs)
+    places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [latest(parts, runs)]
+    return parts[-1].whole, [r for place in places for r in records(load_study(*place, storage).study)]
 
 
 def _is_table(study: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from pruner.train import Training
 from search.pipeline.parts import Part
 from search.results.records import Record
 from search.sampling.samplers import budget
@@ -15,6 +16,9 @@ from search.study.text import DENSE
 FROZEN = 0.77
 """What an epoch with frozen BatchNorm statistics costs compared with one without: 143 of 186 core-seconds
 (studies/record/README.md)."""
+PIXELS = 8000
+"""What an image costs whatever its size, in pixels: an epoch at 224 px costs 1.89, 1.78 and 1.52 times one at 160 px
+for networks of 38, 22 and 10 MFLOPs (studies/course, two-hours and record: `epochs.csv`), by pixels alone 1.96."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,11 @@ def _work(spec: StudySpec, train_images: int) -> list[float]:
     last, between = training(spec.train, 1.0, spec.seed, spec.data), spec.iterative.trainings
     first = replace(last, phases=between).parts if between else ()
     return [
-        (part.images_per_epoch or train_images) * part.resolution**2 * (FROZEN if part.frozen_statistics else 1.0)
+        _images(part, train_images) * (part.resolution**2 + PIXELS)
         for part in (*first, *last.parts)
         for _ in range(part.epochs)
     ]
+
+
+def _images(part: Training, train_images: int) -> float:
+    return (part.images_per_epoch or train_images) * (FROZEN if part.frozen_statistics else 1.0)

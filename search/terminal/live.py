@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from textwrap import wrap
@@ -17,18 +18,22 @@ from search.terminal.screen import plain
 
 _WIDE_FROM = 60
 """The terminal width, in characters, from which all columns of the table are shown."""
+_PAUSES = 50
+"""How many times as long as it took to read the study's state it is not read again, unless a trial has finished."""
 
 
 class LiveTable:
     """A table that follows the workers on a terminal; without a terminal, only the permanent lines are written."""
 
     def __init__(self, terminal: Terminal, count: int, headline: Callable[[], str]) -> None:
-        """`headline`: returns the state of the study; called again whenever a trial has finished."""
+        """`headline`: returns the state of the study; called again whenever a trial has finished, and when a worker
+        begins something else, such as an epoch, unless that would be too often."""
         self._terminal, self._headline = terminal, headline
         self._bars = hidden_bars()
         for _ in range(count):
             self._bars.add_task("starting", total=0, last="")
-        self._summary = headline()
+        self._next = 0.0
+        self._ask()
 
     @contextmanager
     def shown(self) -> Iterator[LiveTable]:
@@ -41,11 +46,13 @@ class LiveTable:
         if isinstance(event, At):
             if event.done < task.completed or event.total != task.total:  # another task, of a speed of its own
                 self._bars.reset(task.id, total=event.total, completed=event.done)
+                if time.monotonic() >= self._next:
+                    self._ask()
             self._bars.update(task.id, description=event.text, completed=event.done)
         elif isinstance(event, Finished):
             self._bars.update(task.id, last=event.state if event.score is None else f"{event.score:.2f}")
             self._terminal.line(event.text)
-            self._summary = self._headline()
+            self._ask()
         elif isinstance(event, Said):
             self._terminal.line(f"worker {number}: {event.text}")
 
@@ -53,6 +60,12 @@ class LiveTable:
         self._bars.reset(self._bars.tasks[number].id, total=0, description=text)
         if text != "done":
             self._terminal.line(f"worker {number}: {text}")
+
+    def _ask(self) -> None:
+        began = time.monotonic()
+        self._summary = self._headline()
+        asked = time.monotonic()
+        self._next = asked + _PAUSES * (asked - began)
 
     def _picture(self, columns: int, rows: int) -> RenderableType:
         summary = wrap(plain(self._summary), columns)

@@ -12,7 +12,7 @@ from processes import Invoke, running, wait_for
 from records import made, status
 from search.cost import Cost
 from search.pipeline.parts import read_parts
-from search.pipeline.remaining import FROZEN, Progressed, core_seconds_left, not_begun
+from search.pipeline.remaining import FROZEN, PIXELS, Progressed, core_seconds_left, not_begun
 from search.results.metrics import epochs_in, metrics_csv
 from search.results.records import Record
 from search.study.spec import StudySpec
@@ -41,9 +41,9 @@ train_only = true
 train = { epochs = 3, resolution = 16 }
 """
 IMAGES = 1000
-EPOCH = IMAGES * 16 * 16
-LONG = 2 * EPOCH + 500 * 32 * 32
-"""The images times pixels of a trial of `long`: four times an epoch at 16 px."""
+EPOCH = IMAGES * (16 * 16 + PIXELS)
+LONG = 2 * EPOCH + 500 * (32 * 32 + PIXELS)
+"""The images times pixels of a trial of `long`, with what an image costs whatever its size."""
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_epochs_with_frozen_statistics_are_counted_as_the_cheaper_ones_that_they
     _, long, _ = map(not_begun, read_parts(study))
     begun = replace(long, found=[cost(0, 10.0, "running")], epochs={0: 2})
     assert long.spec.total_epochs == 3
-    assert core_seconds_left([begun], IMAGES) == pytest.approx(10.0 * FROZEN)  # as many pixels as the two before
+    assert core_seconds_left([begun], IMAGES) == pytest.approx(10.0 * FROZEN * (LONG - 2 * EPOCH) / (2 * EPOCH))
 
 
 @pytest.mark.slow

@@ -127,6 +127,20 @@ def test_each_worker_has_the_share_and_the_speed_of_its_task(terminal: Callable[
     assert 10 < speed < 2000 / 0.4, rows[-1]
 
 
+def test_the_study_s_state_follows_a_trial_of_many_epochs(terminal: Callable[..., PseudoTerminal]) -> None:
+    given, hours = terminal(120, 20), iter(range(10))
+    with (
+        Terminal() as shown,
+        LiveTable(shown, 1, lambda: f"Trials: 1 running; {next(hours)} h of work").shown() as table,
+    ):
+        until(given, "; 0 h of work")
+        for epoch in (1, 2):
+            table.event(0, At("training", 0, 4000))
+            table.event(0, At("training", 4000, 4000))
+            until(given, f"; {epoch} h of work")
+    given.end()
+
+
 def test_a_terminal_too_small_for_anything_still_gets_the_lines(terminal: Callable[..., PseudoTerminal]) -> None:
     given = terminal(50, 20)
     with Terminal() as shown, LiveTable(shown, 3, lambda: "Trials: none").shown(), shown.task("busy", 5) as bar:
