@@ -7,7 +7,7 @@ BatchNorm, and its statistics are those of the new features, so that training go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ def record_targets(
                 on_images=on_images,
             )
         )
-    return {name: torch.cat([batch[name] for batch in found]) for name in names}
+    return {name: torch.cat([batch.pop(name) for batch in found]) for name in names}  # each is held once
 
 
 @torch.inference_mode()
@@ -74,7 +74,6 @@ def reconstruct(
     (`pruner.weights.masks`); what is zero stays so. `on_images(n)` is told of every n images done.
     """
     walk = _Walk(pruned, targets, plan, images, masks or {}, resolution, seed)
-    walk.stem()
     for block in BLOCKS:
         walk.block(block)
         if on_images:
@@ -83,7 +82,11 @@ def reconstruct(
 
 
 class _Walk:
-    """The pruned network's activations at a block's door, batch by batch; it goes forward block by block."""
+    """The pruned network's activations at a block's door, batch by batch; it goes forward block by block.
+
+    The maps of all images are held once: what goes into a layer is let go batch by batch (`_spent`), and the expanded
+    maps, the largest, exist only for the batches that are under way.
+    """
 
     def __init__(
         self,
@@ -99,34 +102,33 @@ class _Walk:
         names = {layer: name for name, layer in pruned.named_modules()}
         self._masks = {layer: masks.get(f"{name}.weight") for layer, name in names.items()}
         self._keep = {name: torch.tensor(kept, device=images.images.device) for name, kept in plan.keep.items()}
-        self._doors = list(map_batches(lambda inputs, *_: inputs, images, batch_size=BATCH, resolution=resolution))
-
-    def stem(self) -> None:
-        self._doors = list(on_cores(self._model.features[0], self._doors))
+        stem = self._model.features[0]
+        self._doors = list(
+            map_batches(lambda inputs, *_: stem(inputs), images, batch_size=BATCH, resolution=resolution)
+        )
 
     def block(self, of: Block) -> None:
         """Fit the block's expansion, depthwise convolution and projection, and pass it."""
         block = self._model.features[of.number]
         assert isinstance(block, InvertedResidual)
         hidden, output = self._keep[of.hidden], self._keep[of.output]
-        layers, inside = list(block.conv), self._doors
+        layers = list(block.conv)
         if of.expansion:
             conv, norm, _ = layers[0]
-            self._fit_pointwise(conv, norm, self._samples(inside), self._targets[f"{of.expansion}.1"][:, hidden])
-            inside = list(on_cores(layers[0], inside))
+            self._fit_pointwise(conv, norm, self._samples(self._doors), self._targets[f"{of.expansion}.1"][:, hidden])
         conv, norm, activation = layers[-3]
-        inside = list(on_cores(conv, inside))
+        doors = self._doors if of.residual else _spent(self._doors)
+        inside = list(on_cores(nn.Sequential(*layers[:-3], conv), doors))
         target = self._targets[f"{of.depthwise}.1"][:, hidden]
         self._fit_norm(norm, self._samples(inside), target)
-        inside = list(on_cores(lambda maps: activation(norm(maps)), inside))
+        inside = list(on_cores(nn.Sequential(norm, activation), _spent(inside)))
         target = self._targets[of.name][:, output]
         if of.residual:
             target = target - self._samples(self._doors)
         self._fit_pointwise(layers[-2], layers[-1], self._samples(inside), target)
-        last = nn.Sequential(*layers[-2:])
-        inside = list(on_cores(last, inside))
+        inside = list(on_cores(nn.Sequential(*layers[-2:]), _spent(inside)))
         if of.residual:
-            inside = [maps + door for maps, door in zip(inside, self._doors, strict=True)]
+            inside = [maps.add_(door) for maps, door in zip(inside, _spent(self._doors), strict=True)]
         self._doors = inside
 
     def head(self) -> None:
@@ -206,6 +208,12 @@ def fit(
     for row, places, change in zip(rows, support, on_cores(solve, rows, support), strict=True):
         weight[row, places] += change
     return weight, means, wanted
+
+
+def _spent(maps: list[Tensor]) -> Iterator[Tensor]:
+    """Each of these in order; the list gives it up."""
+    while maps:
+        yield maps.pop(0)
 
 
 def _products(one: Tensor, other: Tensor) -> Tensor:

@@ -4,13 +4,14 @@
 
 Prints seconds of what a study does once (curves; targets) and of what a candidate takes (plan, pruning and
 reconstruction; classifying `--seen` holdout images), and the ratio of these to one classification of
-the same calibration images by MODEL.
+the same calibration images by MODEL; and the most memory that the process has held.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,8 @@ def main() -> None:
         total = planning + cutting + repairing
         print(f"{plan.mflops:5.1f} MFLOPs: plan {planning:.2f}, pruning {cutting:.2f}, reconstruction {repairing:.2f}, "
               f"together {total:.2f} s ({total / classifying:.2f} times a classification of these images by the dense "
-              f"network); {options.seen} images classified in {seeing:.2f} s, {accuracy(right):.1%} right",
+              f"network); {options.seen} images classified in {seeing:.2f} s, {accuracy(right):.1%} right; at most "
+              f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB of memory so far",
               flush=True)  # fmt: skip
 
 

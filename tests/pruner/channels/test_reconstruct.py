@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 
 from processes import Invoke, running
 from pruner.channels.allocation import WidthOptions, allocate
+from pruner.channels.features import BATCH
 from pruner.channels.importance import Scores, score_channels
 from pruner.channels.obs import obs_error_curve
 from pruner.channels.plan import apply_plan, compose_plans, interpolate_plan, make_plan
@@ -30,6 +32,7 @@ from pruner.network.mobilenet import widths
 from pruner.network.structure import GROUPS, STAGES
 from pruner.recipe import Iterative, Prune
 from pruner.system.checkpoint import load_state
+from pruner.system.cores import core_count
 from records import figures, status
 from repository import STUDIES
 from studies import Finished, WriteStudy
@@ -209,6 +212,29 @@ def test_a_repaired_network_trains_on_from_what_evaluation_saw(
     mean, variance = batch.mean((0, 2, 3)), batch.var((0, 2, 3))
     assert torch.allclose(norm.running_mean, mean, atol=0.05 * float(variance.max().sqrt()))
     assert torch.allclose(norm.running_var, variance, rtol=0.2)
+
+
+def test_reconstruction_holds_the_maps_of_all_images_only_once_and_never_the_expanded_ones(
+    trained: MobileNetV2, images: Split, curves: Scores
+) -> None:
+    plan = make_plan(trained, Prune(importance="obs", pruning_ratio={"stage6": 0.5}), curves)
+    model = apply_plan(trained, plan)
+    assert isinstance(model, MobileNetV2)
+    alive: list[weakref.ref[Tensor]] = []
+    held: list[int] = []
+
+    def count(module: nn.Module, _inputs: tuple[Tensor, ...], maps: Tensor) -> None:
+        alive.append(weakref.ref(maps))
+        held.append(sum(found.nbytes for ref in list(alive) if (found := ref()) is not None))
+
+    targets = record_targets(trained, images, resolution=SIZE)
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)):
+            layer.register_forward_hook(count)
+    reconstruct(model, targets, plan, images, resolution=SIZE)
+    stem, expanded = (32 * (SIZE // 2) ** 2 * 4, 96 * (SIZE // 2) ** 2 * 4)  # bytes an image
+    under_way = 3 * expanded * BATCH * (core_count() + 1)
+    assert max(held) < 1.1 * stem * len(images) + under_way
 
 
 # ---------------------------------------------------------------- budgets
