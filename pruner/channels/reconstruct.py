@@ -41,17 +41,21 @@ def record_targets(
     """
     pairs = [module for block in BLOCKS for module in (block.expansion, block.depthwise) if module]
     names = [*(f"{pair}.1" for pair in (*pairs, HEAD)), *(block.name for block in BLOCKS), CLASSIFIER]
+    targets: Targets = {}
+    done = 0
     with recording(model, names, seed, outputs=True) as forward:
-        found = list(
-            map_batches(
-                lambda inputs, _labels, number: forward(inputs, number),
-                images,
-                batch_size=BATCH,
-                resolution=resolution,
-                on_images=on_images,
-            )
-        )
-    return {name: torch.cat([batch.pop(name) for batch in found]) for name in names}  # each is held once
+
+        def of_batch(inputs: Tensor, _labels: Tensor, number: int) -> tuple[int, Targets]:
+            return len(inputs), forward(inputs, number)
+
+        for count, found in map_batches(of_batch, images, batch_size=BATCH, resolution=resolution, on_images=on_images):
+            for name, vectors in found.items():
+                each = len(vectors) // count
+                if name not in targets:  # all of it at once: joined at the end, half as much again would be held
+                    targets[name] = vectors.new_empty(each * len(images), vectors.shape[1])
+                targets[name][each * done : each * (done + count)] = vectors
+            done += count
+    return targets
 
 
 @torch.inference_mode()
