@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pruner.network.structure import BLOCKS, HEAD, STEM
 
@@ -11,8 +11,7 @@ GRADER_RESOLUTION = 224
 """Pixels a side at which the course's grader evaluates and counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """A convolution with its BatchNorm and ReLU6, or the classifier."""
 
     name: str
