@@ -7,7 +7,7 @@ pruner (a ratio for each stage, the importance and the rate by TPE, one cut), th
 DataLoader as in the course's lab. FastNAS, where nvidia-modelopt and torchprofile (0.0.4) are installed, searches for
 25 % of the operations, scored on the holdout, then trains on 12,000 images. Ours prunes to as many operations and
 reconstructs; nothing is trained. Prints each way's best MFLOPs, holdout accuracy, score and core-seconds; a full run
-takes about two core-hours. --quick: a few images each, to see that it works.
+takes about a core-hour. --quick: a few images each, to see that it works.
 """
 
 from __future__ import annotations
