@@ -32,12 +32,20 @@ def test_optunas_prune_words_have_one_home() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["pruner.recipe", "pruner.network.count", "search.results.records", "search.report.page"]
+    ("module", "heavy"),
+    [
+        ("pruner.recipe", {"torch"}),
+        ("pruner.network.count", {"torch"}),
+        ("search.results.records", {"torch", "sklearn"}),
+        ("search.report.page", {"torch", "sklearn"}),
+        ("search.cli.show", {"torch", "sklearn", "optuna_dashboard"}),
+        ("search.running", {"sklearn", "optuna_dashboard"}),
+    ],
 )
-def test_what_shows_a_study_needs_no_torch(module: str) -> None:
-    seen = subprocess.run([sys.executable, "-c", f"import sys, {module}; print('torch' in sys.modules)"],
+def test_commands_do_not_wait_for_what_they_do_not_need(module: str, heavy: set[str]) -> None:
+    seen = subprocess.run([sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"],
                           capture_output=True, text=True, check=True)  # fmt: skip
-    assert seen.stdout.strip() == "False"
+    assert set(seen.stdout.split()) & heavy == set()
 
 
 def test_the_top_level_holds_what_was_agreed() -> None:

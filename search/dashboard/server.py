@@ -8,14 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
-import optuna_dashboard
 import waitress
 from optuna.artifacts import FileSystemArtifactStore
 
 from pruner.errors import InputError
 from search.dashboard.artifacts import DashboardArtifacts
 from search.dashboard.auth import PASSWORD_VARIABLE, Auth, is_loopback, read_password
-from search.dashboard.sync import Sync
 from search.options import Web
 from search.storage.artifacts import Shared
 from search.storage.folder import StudyFolder
@@ -32,6 +30,11 @@ def dashboard(shared: Shared, spec: StudySpec, folder: StudyFolder, study_file: 
 
     Raises InputError if other machines could reach it without a password, or if it cannot listen at the address.
     """
+    # A second to load, with scikit-learn and pandas, which every `run` and `status` would wait for.
+    import optuna_dashboard
+
+    from search.dashboard.sync import Sync
+
     password = read_password(web.password_file)
     if password is None and not is_loopback(web.host):
         raise InputError(
