@@ -19,6 +19,9 @@ FROZEN = 0.77
 PIXELS = 8000
 """What an image costs whatever its size, in pixels: an epoch at 224 px costs 1.89, 1.78 and 1.52 times one at 160 px
 for networks of 38, 22 and 10 MFLOPs (studies/course, two-hours and record: `epochs.csv`), by pixels alone 1.96."""
+MFLOPS = 35
+"""What an image costs whatever the network's size, in MFLOPs: with those three it costs 1.44, 1.18 and 1 at 160 px and
+1.78, 1.36 and 1 at 224, by MFLOPs alone 3.8, 2.2 and 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,11 @@ def not_begun(part: Part) -> Progressed:
 def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float | None:
     """The core-seconds that all trials to come, and the rest of those under way, will take.
 
-    A trial of a part that has finished some is expected to cost what these did on average; elsewhere, what the trials
-    of the last part that trained (or, without training, that did not) cost for as many images of as many pixels, those
-    with frozen statistics counted FROZEN times. Small networks of different sizes differ less in that than by their
-    operations. What a study computes once (logits, rankings, the final evaluation) does not count.
+    A trial of a part that has finished some is expected to cost what these did on average; elsewhere, what those that
+    trained (or, without training, that did not) in the parts before cost for as many images of as many pixels and
+    MFLOPs, those with frozen statistics counted FROZEN times. A part that has no trial yet prunes to its target or, if
+    it has none, trains what the part before it leaves. What a study computes once (logits, rankings, the final
+    evaluation) does not count.
 
     Args:
         parts: Every part of the file, in order.
@@ -52,20 +56,29 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
     Returns:
         None if there is no trial to judge by, or a part has no number of trials.
     """
-    rates: dict[bool, float] = {}
-    left = 0.0
+    spent, worked = {True: 0.0, False: 0.0}, {True: 0.0, False: 0.0}
+    left = mflops = 0.0
     for part in parts:
-        work = _work(part.spec, train_images)
+        mflops = _mflops(part) or mflops
+        work = [(mflops + MFLOPS) * of_images for of_images in _work(part.spec, train_images)]
         whole = sum(work) or 1.0
         ended = sum(r.ended for r in part.found)
         done = whole * ended + sum(sum(work[:epochs]) for epochs in part.epochs.values())
-        if done:
-            rates[bool(work)] = sum(r.cpu_seconds for r in part.found) / done
-        count, rate = budget(part.spec), rates.get(bool(work))
-        if count is None or rate is None:
+        cost, trains, count = sum(r.cpu_seconds for r in part.found), bool(work), budget(part.spec)
+        spent[trains] += cost
+        worked[trains] += done
+        if count is None or not worked[trains]:
             return None
+        rate = cost / done if done else spent[trains] / worked[trains]
         left += rate * max(0.0, whole * count - done)
     return left
+
+
+def _mflops(part: Progressed) -> float | None:
+    """Of its trials on average, or its target; None if it has neither, or several targets."""
+    known = [r.mflops for r in part.found if r.mflops is not None]
+    target = part.spec.space.target_mflops
+    return sum(known) / len(known) if known else target if isinstance(target, float) else None
 
 
 def _work(spec: StudySpec, train_images: int) -> list[float]:

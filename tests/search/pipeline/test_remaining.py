@@ -12,7 +12,7 @@ from processes import Invoke, running, wait_for
 from records import made, status
 from search.cost import Cost
 from search.pipeline.parts import read_parts
-from search.pipeline.remaining import FROZEN, PIXELS, Progressed, core_seconds_left, not_begun
+from search.pipeline.remaining import FROZEN, MFLOPS, PIXELS, Progressed, core_seconds_left, not_begun
 from search.results.metrics import epochs_in, metrics_csv
 from search.results.records import Record
 from search.study.spec import StudySpec
@@ -80,6 +80,24 @@ def test_epochs_with_frozen_statistics_are_counted_as_the_cheaper_ones_that_they
     begun = replace(long, found=[cost(0, 10.0, "running")], epochs={0: 2})
     assert long.spec.total_epochs == 3
     assert core_seconds_left([begun], IMAGES) == pytest.approx(10.0 * FROZEN * (LONG - 2 * EPOCH) / (2 * EPOCH))
+
+
+def test_a_network_that_is_pruned_further_is_expected_to_cost_less(tmp_path: Path) -> None:
+    smaller = '[[searches]]\nname = "smaller"\nspace = { target_mflops = 20 }\n[[searches]]\nname = "longer"'
+    study = write_study(tmp_path / "s.toml", THREE.replace('[[searches]]\nname = "longer"', smaller), base=DATA)
+    search, long, again, longer = map(not_begun, read_parts(study))
+    done = [replace(search, found=[cost(n, 3.0) for n in range(10)]), replace(long, found=[cost(0, LONG / EPOCH * 7)])]
+    left = core_seconds_left([*done, again, longer], IMAGES)
+    assert left == pytest.approx(10 * 3.0 + 3 * 7 * (20 + MFLOPS) / (100 + MFLOPS))
+
+
+def test_a_short_training_that_cost_much_an_image_is_not_taken_for_the_rule(tmp_path: Path) -> None:
+    longest = '[[searches]]\nname = "longest"\ntrain_only = true\ntrain = { epochs = 30, resolution = 16 }'
+    study = write_study(tmp_path / "l.toml", THREE + longest, base=DATA)
+    search, long, longer, last = map(not_begun, read_parts(study))
+    done = [replace(search, found=[cost(n, 3.0) for n in range(10)]), replace(long, found=[cost(0, 10.0)])]
+    left = core_seconds_left([*done, replace(longer, found=[cost(0, 20.0)]), last], IMAGES)
+    assert left == pytest.approx(30 * EPOCH * (10.0 + 20.0) / (LONG + 3 * EPOCH))
 
 
 @pytest.mark.slow
