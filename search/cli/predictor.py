@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,16 +63,12 @@ def _of_study(part: Part, runs: Path, storage: str | None) -> Told:
     predictions = Predictor(observations=tuple(networks)).left_out()
     bands = rank_agreement(networks)
     errors = [p.accuracy - final for p, (*_, final) in zip(predictions, networks, strict=True)]
-    typical = (sum(error**2 for error in errors) / len(errors)) ** 0.5
-    inside = sum(abs(error) <= 2 * p.std for error, p in zip(errors, predictions, strict=True))
+    typical, agreement = _agreement(errors, [p.std for p in predictions])
     lines = [f"{len(networks)} networks, evaluated untrained and fully trained."]
     lines += [
         f"Around {middle:.1f} MFLOPs, {count} networks: Spearman's rho {rho:.2f}." for middle, count, rho in bands
     ]
-    lines.append(
-        f"Predicted by the others, a network is {100 * typical:.2f} points off (root mean square); {inside} of "
-        f"{len(errors)} lie within two standard deviations."
-    )
+    lines.append(f"Predicted by the others, a network is {agreement}")
     rows = ", ".join(f"[{mflops:.2f}, {seen:.4f}, {final:.4f}]" for mflops, seen, final in networks)
     lines.append(f"observations = [{rows}]")
     result = {
@@ -101,4 +98,22 @@ def _of_parts(parts: list[Part], runs: Path, storage: str | None) -> Told:
             keys = ("number", "mflops", "accuracy", "predicted", "predicted_std", "score")
             rows.append({"finalist": way[0].record.number, "part": stop.part, **{key: getattr(r, key) for key in keys}})
         lines.append(f"trial {way[0].record.number:3} ({way[0].record.mflops:.2f} MFLOPs): {'; '.join(told)}")
-    return {"finalists": rows}, lines, finalists_figure(ways)
+    firsts = [(before.record, after.record) for before, after, *_ in ways]
+    pairs = [(b.predicted, b.predicted_std or 0.0, a.accuracy) for b, a in firsts
+             if b.predicted is not None and a.accuracy is not None]  # fmt: skip
+    result: dict[str, Any] = {"finalists": rows}
+    if pairs:
+        errors = [accuracy - predicted for predicted, _, accuracy in pairs]
+        result["error"], agreement = _agreement(errors, [std for _, std, _ in pairs])
+        lines.append(f"After its first training, a network is {agreement}")
+    return result, lines, finalists_figure(ways)
+
+
+def _agreement(errors: Sequence[float], stds: Sequence[float]) -> tuple[float, str]:
+    """The root mean square of the errors, and a sentence's end with it and how many of them were to be expected."""
+    typical = (sum(error**2 for error in errors) / len(errors)) ** 0.5
+    inside = sum(abs(error) <= 2 * std for error, std in zip(errors, stds, strict=True))
+    return typical, (
+        f"{100 * typical:.2f} points off (root mean square); {inside} of {len(errors)} lie within two standard "
+        "deviations."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,15 @@ def test_what_was_predicted_for_each_finalist_can_be_checked(
     assert told["study"] == "race.long" and list(told["parts_done"]) == ["race.search", "race.short"]
     assert told["parts_left"] == [] and told["parts_done"]["race.search"]["trials"]["done"] == 6
     assert "race.short: Trials: 3 done" in invoke("status", study, "--runs", runs)
-    rows = json.loads(invoke("predictor", study, "--runs", runs, "--json", "--out", drawn))["finalists"]
+    result = json.loads(invoke("predictor", study, "--runs", runs, "--json", "--out", drawn))
+    rows = result["finalists"]
     assert [row["part"] for row in rows].count("race.short") == 3
     assert [row["part"] for row in rows[:3]] == ["race.search", "race.short", "race.long"], "the winner first"
     assert "What became of the finalists" in drawn.read_text()
-    assert "reached" in invoke("predictor", study, "--runs", runs)
+    before, after = ([row for row in rows if row["part"] == name] for name in ("race.search", "race.short"))
+    errors = [a["accuracy"] - b["predicted"] for b, a in zip(before, after, strict=True)]
+    assert result["error"] == pytest.approx((sum(error**2 for error in errors) / 3) ** 0.5)
+    assert re.search(r"reached(.|\n)* [0-3] of 3 lie within two", invoke("predictor", study, "--runs", runs))
 
 
 @pytest.mark.slow
