@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -17,6 +18,7 @@ def under_way(found: Sequence[Record], folder: StudyFolder) -> tuple[dict[int, i
     for place, r in enumerate(found):
         table = folder.trial(r.number).metrics
         if not r.ended and table.exists():
-            done[r.number], cost = epochs_in(table.read_text())
-            counted[place] = replace(r, **asdict(cost))
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged: `check` is there to say so
+                done[r.number], cost = epochs_in(table.read_text())
+                counted[place] = replace(r, **asdict(cost))
     return done, counted
