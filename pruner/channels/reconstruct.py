@@ -44,11 +44,14 @@ def record_targets(
     targets: Targets = {}
     done = 0
     with recording(model, names, seed, outputs=True) as forward:
-
-        def of_batch(inputs: Tensor, _labels: Tensor, number: int) -> tuple[int, Targets]:
-            return len(inputs), forward(inputs, number)
-
-        for count, found in map_batches(of_batch, images, batch_size=BATCH, resolution=resolution, on_images=on_images):
+        for found in map_batches(
+            lambda inputs, _labels, number: forward(inputs, number),
+            images,
+            batch_size=BATCH,
+            resolution=resolution,
+            on_images=on_images,
+        ):
+            count = len(found[CLASSIFIER])  # a vector an image
             for name, vectors in found.items():
                 each = len(vectors) // count
                 if name not in targets:  # all of it at once: joined at the end, half as much again would be held

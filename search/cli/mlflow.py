@@ -10,7 +10,7 @@ import click
 from search.cli.opening import open_shared
 from search.cli.options import artifacts_option, json_option, runs_option, storage_option, study_argument
 from search.export.tracking import track
-from search.pipeline.relay import begun, latest, parts_of
+from search.pipeline.relay import parts_of, studies_of
 from search.terminal.progress import Terminal
 
 
@@ -35,10 +35,9 @@ def mlflow(
     For a file with several parts, every part is an experiment of its own. Needs pip install 'prune-search[mlflow]'.
     """
     parts, _ = parts_of(study, runs)
-    places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [latest(parts, runs)]
     told = {}
     with Terminal() as terminal:
-        for spec, folder in places:
+        for spec, folder in studies_of(parts, runs):
             shared = open_shared(spec, folder, storage, artifacts)
             told[spec.name] = track(shared, spec, folder, tracking_uri, experiment, terminal)
     if as_json:

@@ -62,8 +62,9 @@ def _of_study(part: Part, runs: Path, storage: str | None) -> Told:
         )
     predictions = Predictor(observations=tuple(networks)).left_out()
     bands = rank_agreement(networks)
-    errors = [p.accuracy - final for p, (*_, final) in zip(predictions, networks, strict=True)]
-    typical, agreement = _agreement(errors, [p.std for p in predictions])
+    typical, agreement = _agreement(
+        [(p.accuracy - final, p.std) for p, (*_, final) in zip(predictions, networks, strict=True)]
+    )
     lines = [f"{len(networks)} networks, evaluated untrained and fully trained."]
     lines += [
         f"Around {middle:.1f} MFLOPs, {count} networks: Spearman's rho {rho:.2f}." for middle, count, rho in bands
@@ -98,21 +99,22 @@ def _of_parts(parts: list[Part], runs: Path, storage: str | None) -> Told:
             keys = ("number", "mflops", "accuracy", "predicted", "predicted_std", "score")
             rows.append({"finalist": way[0].record.number, "part": stop.part, **{key: getattr(r, key) for key in keys}})
         lines.append(f"trial {way[0].record.number:3} ({way[0].record.mflops:.2f} MFLOPs): {'; '.join(told)}")
-    firsts = [(before.record, after.record) for before, after, *_ in ways]
-    pairs = [(b.predicted, b.predicted_std or 0.0, a.accuracy) for b, a in firsts
-             if b.predicted is not None and a.accuracy is not None]  # fmt: skip
+    errors = [
+        (after.record.accuracy - before.record.predicted, before.record.predicted_std or 0.0)
+        for before, after, *_ in ways
+        if before.record.predicted is not None and after.record.accuracy is not None
+    ]
     result: dict[str, Any] = {"finalists": rows}
-    if pairs:
-        errors = [accuracy - predicted for predicted, _, accuracy in pairs]
-        result["error"], agreement = _agreement(errors, [std for _, std, _ in pairs])
+    if errors:
+        result["error"], agreement = _agreement(errors)
         lines.append(f"After its first training, a network is {agreement}")
     return result, lines, finalists_figure(ways)
 
 
-def _agreement(errors: Sequence[float], stds: Sequence[float]) -> tuple[float, str]:
-    """The root mean square of the errors, and a sentence's end with it and how many of them were to be expected."""
-    typical = (sum(error**2 for error in errors) / len(errors)) ** 0.5
-    inside = sum(abs(error) <= 2 * std for error, std in zip(errors, stds, strict=True))
+def _agreement(errors: Sequence[tuple[float, float]]) -> tuple[float, str]:
+    """Of errors with the standard deviation expected of each: their root mean square, and what to say of them."""
+    typical = (sum(error**2 for error, _ in errors) / len(errors)) ** 0.5
+    inside = sum(abs(error) <= 2 * std for error, std in errors)
     return typical, (
         f"{100 * typical:.2f} points off (root mean square); {inside} of {len(errors)} lie within two standard "
         "deviations."

@@ -19,7 +19,7 @@ from search.cli.opening import open_files, open_shared
 from search.cli.options import artifacts_option, json_option, runs_option, storage_option, study_argument, web_options
 from search.dashboard.server import dashboard as shown
 from search.options import Web
-from search.pipeline.relay import begun, latest, parts_of
+from search.pipeline.relay import begun, latest, parts_of, studies_of
 from search.pipeline.remaining import Progressed, core_seconds_left, not_begun
 from search.report.images import write_images
 from search.report.page import comparison_report, write_report
@@ -155,8 +155,8 @@ def _curves(
 def _of_all_parts(study: Path, runs: Path, storage: str | None) -> tuple[str, list[Record]]:
     """A study file's name and the trials of all its parts so far."""
     parts, _ = parts_of(study, runs)
-    places = [(spec, folder) for _, spec, folder in begun(parts, runs)] or [latest(parts, runs)]
-    return parts[-1].whole, [r for place in places for r in records(load_study(*place, storage).study)]
+    studies = studies_of(parts, runs)
+    return parts[-1].whole, [r for place in studies for r in records(load_study(*place, storage).study)]
 
 
 def _is_table(study: Path) -> bool:

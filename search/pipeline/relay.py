@@ -64,6 +64,11 @@ def latest(parts: Sequence[Part], runs: Path) -> tuple[StudySpec, StudyFolder]:
     return parts[0].study(), StudyFolder(runs / parts[0].name)
 
 
+def studies_of(parts: Sequence[Part], runs: Path) -> list[tuple[StudySpec, StudyFolder]]:
+    """The study and folder of every part that has begun, in order; of the first part if none has."""
+    return [(spec, folder) for _, spec, folder in begun(parts, runs)] or [latest(parts, runs)]
+
+
 def study_of(part: Part, before: tuple[StudySpec, StudyFolder] | None, storage: str | None) -> StudySpec:
     """The study of a part, once the part `before` it is finished.
 

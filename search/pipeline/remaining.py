@@ -60,7 +60,7 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
     left = mflops = 0.0
     for part in parts:
         mflops = _mflops(part) or mflops
-        work = [(mflops + MFLOPS) * of_images for of_images in _work(part.spec, train_images)]
+        work = _work(part.spec, train_images, mflops)
         whole = sum(work) or 1.0
         ended = sum(r.ended for r in part.found)
         done = whole * ended + sum(sum(work[:epochs]) for epochs in part.epochs.values())
@@ -81,16 +81,14 @@ def _mflops(part: Progressed) -> float | None:
     return sum(known) / len(known) if known else target if isinstance(target, float) else None
 
 
-def _work(spec: StudySpec, train_images: int) -> list[float]:
-    """Images times pixels of every epoch of a trial, weighted by what they cost; empty without training."""
+def _work(spec: StudySpec, train_images: int, mflops: float) -> list[float]:
+    """What each epoch of a trial costs, in a unit of its own; empty without training."""
     last, between = training(spec.train, 1.0, spec.seed, spec.data), spec.iterative.trainings
     first = replace(last, phases=between).parts if between else ()
-    return [
-        _images(part, train_images) * (part.resolution**2 + PIXELS)
-        for part in (*first, *last.parts)
-        for _ in range(part.epochs)
-    ]
+    return [_price(part, train_images, mflops) for part in (*first, *last.parts) for _ in range(part.epochs)]
 
 
-def _images(part: Training, train_images: int) -> float:
-    return (part.images_per_epoch or train_images) * (FROZEN if part.frozen_statistics else 1.0)
+def _price(part: Training, train_images: int, mflops: float) -> float:
+    """Of one epoch: images times pixels times MFLOPs, with what does not depend on these."""
+    of_image = (part.resolution**2 + PIXELS) * (mflops + MFLOPS) * (FROZEN if part.frozen_statistics else 1.0)
+    return (part.images_per_epoch or train_images) * of_image

@@ -20,7 +20,7 @@ from pruner.channels.allocation import WidthOptions, allocate
 from pruner.channels.features import BATCH
 from pruner.channels.importance import Scores, score_channels
 from pruner.channels.obs import obs_error_curve
-from pruner.channels.plan import apply_plan, compose_plans, interpolate_plan, make_plan
+from pruner.channels.plan import ChannelPlan, apply_plan, compose_plans, interpolate_plan, make_plan
 from pruner.channels.reconstruct import fit, reconstruct, record_targets
 from pruner.data.batches import map_batches
 from pruner.data.datasets import Dataset, Split
@@ -196,13 +196,19 @@ def test_repair_of_a_network_that_lost_only_copies_gives_its_outputs_back(dense:
     assert (outputs(pruned, images) - dense_outputs).abs().max() < 2e-2 * spread
 
 
+def half_of_stage_6(trained: MobileNetV2, curves: Scores) -> tuple[ChannelPlan, MobileNetV2]:
+    """A plan without half of stage 6, and the network that it leaves."""
+    plan = make_plan(trained, Prune(importance="obs", pruning_ratio={"stage6": 0.5}), curves)
+    model = apply_plan(trained, plan)
+    assert isinstance(model, MobileNetV2)
+    return plan, model
+
+
 def test_a_repaired_network_trains_on_from_what_evaluation_saw(
     trained: MobileNetV2, images: Split, curves: Scores
 ) -> None:
     """BatchNorm's statistics are those of the new features, so batch statistics change little."""
-    plan = make_plan(trained, Prune(importance="obs", pruning_ratio={"stage6": 0.5}), curves)
-    model = apply_plan(trained, plan)
-    assert isinstance(model, MobileNetV2)
+    plan, model = half_of_stage_6(trained, curves)
     reconstruct(model, record_targets(trained, images, resolution=SIZE), plan, images, resolution=SIZE)
     norm = model.get_submodule("features.15.conv.3")
     seen: list[Tensor] = []
@@ -217,9 +223,7 @@ def test_a_repaired_network_trains_on_from_what_evaluation_saw(
 def test_reconstruction_holds_the_maps_of_all_images_only_once_and_never_the_expanded_ones(
     trained: MobileNetV2, images: Split, curves: Scores
 ) -> None:
-    plan = make_plan(trained, Prune(importance="obs", pruning_ratio={"stage6": 0.5}), curves)
-    model = apply_plan(trained, plan)
-    assert isinstance(model, MobileNetV2)
+    plan, model = half_of_stage_6(trained, curves)
     alive: list[weakref.ref[Tensor]] = []
     held: list[int] = []
 

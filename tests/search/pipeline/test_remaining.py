@@ -55,6 +55,11 @@ def cost(number: int, seconds: float, state: str = "done") -> Record:
     return replace(made(number, 100, 0.5, state=state), cpu_seconds=seconds)
 
 
+def ended(part: Progressed, seconds: float, count: int = 1) -> Progressed:
+    """The part with so many trials that are done, each at that cost."""
+    return replace(part, found=[cost(number, seconds) for number in range(count)])
+
+
 def test_nothing_is_said_before_there_is_a_trial_to_judge_by(parts: list[Progressed]) -> None:
     assert core_seconds_left(parts, IMAGES) is None
     parts[0] = replace(parts[0], found=[cost(0, 3.0)])
@@ -63,14 +68,13 @@ def test_nothing_is_said_before_there_is_a_trial_to_judge_by(parts: list[Progres
 
 def test_trials_cost_what_those_before_them_cost_for_as_many_images_and_pixels(parts: list[Progressed]) -> None:
     search, long, longer = parts
-    half = replace(search, found=[cost(n, 3.0) for n in range(5)])
+    half = ended(search, 3.0, count=5)
     assert core_seconds_left([half], IMAGES) == pytest.approx(5 * 3.0)
-    done = [replace(half, found=[cost(n, 3.0) for n in range(10)]), replace(long, found=[cost(0, LONG / EPOCH * 7)])]
+    done = [ended(half, 3.0, count=10), ended(long, LONG / EPOCH * 7)]
     assert core_seconds_left([*done, longer], IMAGES) == pytest.approx(3 * 7)
     running = replace(longer, found=[cost(0, 10.0, "running")], epochs={0: 2})
     assert core_seconds_left([*done, running], IMAGES) == pytest.approx(5), "its own epochs are the best to judge by"
-    ended = replace(longer, found=[cost(0, 15.0)])
-    assert core_seconds_left([*done, ended], IMAGES) == 0
+    assert core_seconds_left([*done, ended(longer, 15.0)], IMAGES) == 0
 
 
 def test_epochs_with_frozen_statistics_are_counted_as_the_cheaper_ones_that_they_are(tmp_path: Path) -> None:
@@ -86,7 +90,7 @@ def test_a_network_that_is_pruned_further_is_expected_to_cost_less(tmp_path: Pat
     smaller = '[[searches]]\nname = "smaller"\nspace = { target_mflops = 20 }\n[[searches]]\nname = "longer"'
     study = write_study(tmp_path / "s.toml", THREE.replace('[[searches]]\nname = "longer"', smaller), base=DATA)
     search, long, again, longer = map(not_begun, read_parts(study))
-    done = [replace(search, found=[cost(n, 3.0) for n in range(10)]), replace(long, found=[cost(0, LONG / EPOCH * 7)])]
+    done = [ended(search, 3.0, count=10), ended(long, LONG / EPOCH * 7)]
     left = core_seconds_left([*done, again, longer], IMAGES)
     assert left == pytest.approx(10 * 3.0 + 3 * 7 * (20 + MFLOPS) / (100 + MFLOPS))
 
@@ -95,8 +99,8 @@ def test_a_short_training_that_cost_much_an_image_is_not_taken_for_the_rule(tmp_
     longest = '[[searches]]\nname = "longest"\ntrain_only = true\ntrain = { epochs = 30, resolution = 16 }'
     study = write_study(tmp_path / "l.toml", THREE + longest, base=DATA)
     search, long, longer, last = map(not_begun, read_parts(study))
-    done = [replace(search, found=[cost(n, 3.0) for n in range(10)]), replace(long, found=[cost(0, 10.0)])]
-    left = core_seconds_left([*done, replace(longer, found=[cost(0, 20.0)]), last], IMAGES)
+    done = [ended(search, 3.0, count=10), ended(long, 10.0)]
+    left = core_seconds_left([*done, ended(longer, 20.0), last], IMAGES)
     assert left == pytest.approx(30 * EPOCH * (10.0 + 20.0) / (LONG + 3 * EPOCH))
 
 
