@@ -12,12 +12,10 @@ from search.cli.opening import open_files, open_shared
 from search.cli.options import json_option, options, study_argument
 from search.exit_status import ExitStatus
 from search.integrity.check import Problem, find_problems
-from search.integrity.fix import fix
 from search.integrity.rebuild import rebuild
 from search.options import Options
 from search.storage.studies import Damaged
 from search.terminal.progress import Terminal
-from search.workers.setup import set_up
 
 
 @click.command()
@@ -49,6 +47,9 @@ def check(study: Path, options: Options, fixing: bool, as_json: bool) -> None:
             problems = found()
         left = [problem.what for problem in problems]
         if problems and fixing:
+            from search.integrity.fix import fix
+            from search.workers.setup import set_up
+
             left = fix(problems, set_up(spec, folder, options, terminal))
     if as_json:
         click.echo(json.dumps({"problems": [problem.as_json() for problem in problems], "left": left}))

@@ -10,17 +10,11 @@ from typing import Any
 import click
 
 from pruner.errors import InputError
-from pruner.exports.formats import INT8, available
-from pruner.exports.int8 import find_layers
 from pruner.system.machine import prepare
 from search.cli.opening import open_files, open_shared, print_grade
 from search.cli.options import json_option, result_options, study_argument, trial_option
-from search.export.export import export_trial, find_trial, trial_files
-from search.export.int8 import warning
-from search.export.submission import submit as pack
 from search.options import Options
 from search.terminal.progress import Terminal
-from search.trial.data import data_root, open_data, tell_notes
 
 _FORMATS = ("pth", "safetensors", "onnx", "onnx-int8", "pt2", "pte")
 
@@ -63,6 +57,11 @@ def export(
     int8 changes the network: the card has its accuracy on the holdout and the test images, bytes and latency beside
     the float network's. If it loses more than a point on the holdout, a line names the block that loses most.
     """
+    from pruner.exports.formats import INT8, available
+    from pruner.exports.int8 import find_layers
+    from search.export.export import export_trial, find_trial, trial_files
+    from search.trial.data import open_data, tell_notes
+
     if keep_float is not None and INT8 not in formats:
         raise InputError("--keep-float: only for --format onnx-int8")
     kept = tuple(name.strip() for name in keep_float.split(",")) if keep_float else ()
@@ -97,6 +96,8 @@ def export(
 
 def _print_int8(int8: dict[str, Any]) -> None:
     """Print an int8 network beside the float one in one line, with a second line if it loses much."""
+    from search.export.int8 import warning
+
     test = "" if int8["test"] is None else f", {int8['test']:.2%} of the test images (float: {int8['float_test']:.2%})"
     click.echo(
         f"int8: {int8['holdout']:.2%} of the holdout right (float: {int8['float_holdout']:.2%}){test}; "
@@ -131,6 +132,10 @@ def submit(
     First, the grader's own steps check the network in the zip, in a separate process that imports only torch,
     torchvision and torch-pruning. The zip is written only if the grader would accept it.
     """
+    from search.export.export import find_trial, trial_files
+    from search.export.submission import submit as pack
+    from search.trial.data import data_root, open_data
+
     spec, folder = open_files(study, options.runs)
     chosen = prepare(options.threads, options.device)
     shared = open_shared(spec, folder, options.storage, options.artifacts)

@@ -1,6 +1,7 @@
 """The command `prune-search`.
 
-A subcommand's module is imported only when it is used, so that `status` and `--help` need not wait for torch.
+A subcommand's module is imported only when it is used, and what needs torch only when the command does its work, so
+that neither `status` nor any `--help` waits for it.
 """
 
 from __future__ import annotations

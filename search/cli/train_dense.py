@@ -7,17 +7,12 @@ from pathlib import Path
 
 import click
 
-from pruner.exports.module import export_module
-from pruner.network.loading import load_network
 from pruner.system.machine import prepare
 from search.cli.opening import open_files, print_grade
 from search.cli.options import data_root_option, machine_options, runs_option, study_argument
-from search.export.grade import grade
 from search.options import Options
 from search.patience import waiting_for_space
 from search.terminal.progress import Terminal
-from search.trial import dense
-from search.trial.data import open_data, tell_notes
 
 
 @click.command("train-dense")
@@ -28,6 +23,12 @@ from search.trial.data import open_data, tell_notes
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the network to this file.")
 def train_dense(study: Path, data_root: Path | None, runs: Path, threads: int, device: str, out: Path | None) -> None:
     """Train the dense network that STUDY describes in [dense], for `run` to use. An interrupted training continues."""
+    from pruner.exports.module import export_module
+    from pruner.network.loading import load_network
+    from search.export.grade import grade
+    from search.trial import dense
+    from search.trial.data import open_data, tell_notes
+
     spec, folder = open_files(study, runs)
     chosen = prepare(threads, device)
     options = Options(runs=runs, data_root=data_root, threads=threads, device=device)

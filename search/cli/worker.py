@@ -14,8 +14,6 @@ from search.results.ending import failure
 from search.results.records import records
 from search.study.changes import Change
 from search.terminal.progress import Terminal
-from search.workers.setup import set_up
-from search.workers.worker import work
 
 
 @click.command()
@@ -29,6 +27,9 @@ def worker(study: Path, changes: list[Change], options: Options) -> None:
     give --storage a PostgreSQL database, and share files with --artifacts (or a common --runs folder). The exit status
     is that of `run`.
     """
+    from search.workers.setup import set_up
+    from search.workers.worker import work
+
     parts, every = parts_of(study, options.runs, changes)
     spec, folder = latest(parts, options.runs)
     with Terminal() as terminal, waiting_for_space(terminal.line):

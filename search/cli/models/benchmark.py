@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pruner.measurement.latency import Backend
 from pruner.system.machine import cores, prepare, processor
 from search.cli.options import json_option, resolution_option
-from search.models.benchmark import benchmark as measured
-from search.models.benchmark import open_candidates, table
 from search.terminal.progress import Terminal
+
+if TYPE_CHECKING:
+    from pruner.measurement.latency import Backend
 
 
 @click.command()
@@ -54,6 +55,9 @@ def benchmark(
     prune-search benchmark dense.pth pruned.pth pruned-int8.onnx
     prune-search benchmark pruned.onnx --threads 1 --threads 4 --runs 200
     """
+    from search.models.benchmark import benchmark as measured
+    from search.models.benchmark import open_candidates, table
+
     prepare(1, "cpu")
     threads = list(dict.fromkeys(counts or (1, cores())))
     with Terminal() as terminal:

@@ -9,19 +9,12 @@ from pathlib import Path
 
 import click
 
-from pruner.network.loading import load_network
 from pruner.system.files import write_out
 from pruner.system.machine import prepare
 from search.cli.opening import print_grade
 from search.cli.options import data_option, data_root_option, json_option, machine_options, resolution_option
-from search.export.grade import grade
-from search.models.compare import comparison, table, weight_figures
-from search.models.network import open_network
-from search.report.figures import models_figure
-from search.report.page import page
 from search.study.score import ScoreRule
 from search.terminal.progress import Terminal
-from search.trial.data import open_named
 
 
 @click.command()
@@ -38,6 +31,10 @@ def evaluate(
 
     The file is loaded without running any code in it; anything but a MobileNetV2 is refused.
     """
+    from pruner.network.loading import load_network
+    from search.export.grade import grade
+    from search.trial.data import open_named
+
     chosen = prepare(threads, device)
     load_network(model)  # report a bad file before the data set is read
     with Terminal() as terminal:
@@ -79,6 +76,12 @@ def compare(
 
     For two networks of equal widths, such as before and after masking, --out also shows weights by layer.
     """
+    from search.models.compare import comparison, table, weight_figures
+    from search.models.network import open_network
+    from search.report.figures import models_figure
+    from search.report.page import page
+    from search.trial.data import open_named
+
     chosen = prepare(threads, device)
     networks = [open_network(model, resolution) for model in models]  # report a bad file before the data set is read
     with Terminal() as terminal:

@@ -12,9 +12,6 @@ from pruner.data.known import SMALL
 from pruner.network.count import GRADER_RESOLUTION
 from pruner.system.machine import prepare
 from search.cli.options import json_option
-from search.models.network import open_network
-from search.models.predict import card_resolution, class_names, text
-from search.models.predict import predict as classified
 from search.terminal.progress import Terminal
 
 
@@ -55,6 +52,10 @@ def predict(
     prune-search predict mobilenet-8.pth cat.jpg dog.png --data cifar10
     prune-search predict mobilenet-8-int8.onnx photos/*.jpg --classes names.txt --json
     """
+    from search.models.network import open_network
+    from search.models.predict import card_resolution, class_names, text
+    from search.models.predict import predict as classified
+
     prepare(0, "cpu")
     resolution = resolution or card_resolution(model) or GRADER_RESOLUTION
     network = open_network(model, resolution)

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from pruner.errors import InputError, check_name
-from pruner.network.loading import load_dense
 from pruner.recipe import IMPORTANCES, MASK_IMPORTANCES
 from pruner.system.files import write_whole
 from pruner.system.hashes import weights_hash
@@ -22,12 +21,7 @@ from search.cli.options import (
     resolution_option,
     runs_option,
 )
-from search.models.sensitivity import ScanSettings, curves, spread_over, table
-from search.models.sensitivity import sensitivity as find
-from search.report.page import page
-from search.report.weights import sensitivity_figure
 from search.terminal.progress import Terminal
-from search.trial.data import open_named
 
 
 @click.command()
@@ -75,6 +69,13 @@ def sensitivity(
     Every point is saved; run the command again to continue, or with other sparsities to add points. The command writes
     a JSON file and, beside it, a figure in HTML.
     """
+    from pruner.network.loading import load_dense
+    from search.models.sensitivity import ScanSettings, curves, spread_over, table
+    from search.models.sensitivity import sensitivity as find
+    from search.report.page import page
+    from search.report.weights import sensitivity_figure
+    from search.trial.data import open_named
+
     if start > end:
         raise InputError(f"--start {start:g} is above --end {end:g}")
     importance = importance or ("magnitude" if what == "weights" else "l2")
