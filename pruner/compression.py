@@ -49,10 +49,10 @@ class Resources(Protocol):
     def weight_scores(self, importance: str, model: nn.Module) -> dict[str, Tensor]:
         """The importance of each weight of a network that may have been pruned."""
 
-    def targets(self, model: nn.Module) -> Targets:
+    def targets(self, model: MobileNetV2) -> Targets:
         """What a network computes, for `reconstruct` to fit another one to."""
 
-    def reconstruct(self, model: nn.Module, targets: Targets, plan: ChannelPlan, masks: Masks | None = None) -> None:
+    def reconstruct(self, model: MobileNetV2, targets: Targets, plan: ChannelPlan, masks: Masks | None = None) -> None:
         """Refit in place the network that a plan, and maybe masks, made of the one that `targets` come from."""
 
     def teacher(self) -> Teacher:
@@ -138,7 +138,7 @@ class Compression:
         self._at: int = resume["step"] if resume else 0
         self._state: dict[str, Any] | None = resume["training"] if resume else None
         first = self._steps[self._at].plan
-        self.model = _pruned(parent, first)
+        self.model = apply_plan(parent, first)
         if self._state is None:  # otherwise the weights are in the state
             self._reconstruct(parent, first)
             self._recalibrate(first)
@@ -179,7 +179,7 @@ class Compression:
                 return
             self._at, self._state = self._at + 1, None
             wider, plan = self.model.eval(), compose_plans(step.plan, self._steps[self._at].plan)
-            self.model = _pruned(wider, plan)
+            self.model = apply_plan(wider, plan)
             self._reconstruct(wider, plan)
             self._keeper = self._masks()
 
@@ -193,7 +193,7 @@ class Compression:
             found.append(_Step(smaller, train))
         return [*found, _Step(plan, recipe.train)]
 
-    def _reconstruct(self, wider: nn.Module, plan: ChannelPlan) -> None:
+    def _reconstruct(self, wider: MobileNetV2, plan: ChannelPlan) -> None:
         if self._recipe.prune.reconstruct and plan.kept_widths != plan.dense_widths:
             self._resources.reconstruct(self.model, self._resources.targets(wider), plan)
 
@@ -234,9 +234,3 @@ class Compression:
                 if targets is not None:
                     resources.reconstruct(self.model, targets, compose_plans(plan, plan), masks)
         return MaskKeeper(self.model, mask, masks)
-
-
-def _pruned(model: nn.Module, plan: ChannelPlan) -> MobileNetV2:
-    pruned = apply_plan(model, plan)
-    assert isinstance(pruned, MobileNetV2)
-    return pruned

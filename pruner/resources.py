@@ -63,20 +63,18 @@ class InMemory:
         images = calibration(self.data.train, self.calibration_images, self.seed)
         return score_weights(model, importance, images, resolution=self.resolution, on_images=on_images)
 
-    def targets(self, model: nn.Module, on_images: Told | None = None) -> Targets:
+    def targets(self, model: MobileNetV2, on_images: Told | None = None) -> Targets:
         """What a network computes at sampled places of the reconstruction's images."""
         images = self._for_reconstruction()
         seen = copy.deepcopy(model).to(images.images.device)
-        assert isinstance(seen, MobileNetV2)
         return record_targets(seen, images, resolution=self.resolution, seed=self.seed, on_images=on_images)
 
     def reconstruct(
-        self, model: nn.Module, targets: Targets, plan: ChannelPlan, masks: Masks | None = None,
+        self, model: MobileNetV2, targets: Targets, plan: ChannelPlan, masks: Masks | None = None,
         on_images: Told | None = None,
     ) -> None:  # fmt: skip
         """Refit `model` in place, see `pruner.channels.reconstruct`."""
         images = self._for_reconstruction()
-        assert isinstance(model, MobileNetV2)
         reconstruct(
             model.to(images.images.device), targets, plan, images,
             masks=masks, resolution=self.resolution, seed=self.seed, on_images=on_images,

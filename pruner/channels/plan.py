@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch_pruning as tp
@@ -22,6 +22,8 @@ from pruner.network.count import GRADER_RESOLUTION, count_of
 from pruner.network.mobilenet import classes, widths
 from pruner.network.structure import GROUPS, Group
 from pruner.recipe import Prune
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,7 @@ def needs_curves(prune: Prune) -> bool:
     return prune.target_mflops is not None and prune.allocation != "uniform"
 
 
-def apply_plan(model: nn.Module, plan: ChannelPlan) -> nn.Module:
+def apply_plan(model: Network, plan: ChannelPlan) -> Network:
     """Build a new network with only the channels that the plan keeps. The same inputs give bit-identical weights.
 
     Args:
@@ -186,7 +188,7 @@ def apply_plan(model: nn.Module, plan: ChannelPlan) -> nn.Module:
     return _cut(model, plan.keep)
 
 
-def _cut(model: nn.Module, keep: Mapping[str, tuple[int, ...]]) -> nn.Module:
+def _cut(model: Network, keep: Mapping[str, tuple[int, ...]]) -> Network:
     pruned = copy.deepcopy(model).requires_grad_(True)  # frozen parameters would be neither traced nor trained
     graph = dependency_graph(pruned)
     for group in GROUPS:

@@ -90,7 +90,7 @@ class Context:
         with self.progress.task(f"{importance}: ranking weights", self.spec.prune.calibration_images) as bar:
             return self._in_memory.weight_scores(importance, model, bar.advance)
 
-    def targets(self, model: nn.Module) -> Targets:
+    def targets(self, model: MobileNetV2) -> Targets:
         """The layer outputs of a network, as targets for refitting another one; those of the last parent are kept."""
         key = self._known_hash(model)
         if key in self._targets:
@@ -102,7 +102,7 @@ class Context:
             self._targets[key] = found
         return found
 
-    def reconstruct(self, model: nn.Module, targets: Targets, plan: ChannelPlan, masks: Masks | None = None) -> None:
+    def reconstruct(self, model: MobileNetV2, targets: Targets, plan: ChannelPlan, masks: Masks | None = None) -> None:
         """Refit `model` in place; `plan`, and `masks` if given, made it from the network that `targets` come from."""
         with self.progress.task("reconstructing", self.spec.prune.reconstruction_images) as bar:
             self._in_memory.reconstruct(model, targets, plan, masks, bar.advance)

@@ -58,9 +58,7 @@ def main() -> None:
           f"{options.resolution} px, batch {BATCH}, {options.steps} steps x {options.rounds} rounds")  # fmt: skip
 
     def network() -> MobileNetV2:
-        pruned = apply_plan(dense, plan)
-        assert isinstance(pruned, MobileNetV2)
-        return pruned
+        return apply_plan(dense, plan)
 
     ways: dict[str, Callable[[], None]] = {
         "training, ours": _ours(network(), split, options.resolution),

@@ -239,7 +239,6 @@ def test_scores_and_reconstruction_are_equal_on_any_number_of_cores(
         scores = score_channels(dense, importance, images, resolution=PIXELS)
         plan = make_plan(dense, Prune(pruning_ratio={"stage4": 0.5, "head": 0.7}), scores)
         pruned = apply_plan(dense, plan)
-        assert isinstance(pruned, MobileNetV2)
         reconstruct(pruned, record_targets(dense, images, resolution=PIXELS), plan, images, resolution=PIXELS)
         found.append([*scores.values(), *pruned.state_dict().values()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
