@@ -11,14 +11,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import settings
 from torchvision.models.mobilenetv2 import MobileNetV2
 
 import studies
 from processes import Command, Invoke
+from pruner.channels.importance import score_channels
+from pruner.channels.plan import apply_plan, make_plan
 from pruner.data.datasets import Dataset, digits
 from pruner.network.mobilenet import fresh
+from pruner.network.structure import STAGES
+from pruner.recipe import Prune
 from pruner.system.machine import prepare
 from search.cli.main import cli, main
 from servers import Disk, Postgres, may_mount, postgres_programs
@@ -63,6 +68,21 @@ def data() -> Dataset:
 def dense() -> MobileNetV2:
     """A dense network with random weights; tests leave it as it is."""
     return fresh(10, seed=0).eval()
+
+
+@pytest.fixture(scope="session")
+def narrow(dense: MobileNetV2) -> MobileNetV2:
+    """Half of the dense network's channels and less, for laws of all widths; tests leave it as it is."""
+    prune = Prune(pruning_ratio=dict.fromkeys(STAGES, 0.6), output_pruning_ratio=dict.fromkeys(STAGES[:-1], 0.4))
+    return apply_plan(dense, make_plan(dense, prune, score_channels(dense, "l1"))).eval()
+
+
+@pytest.fixture(scope="session")
+def small() -> MobileNetV2:
+    """A few of MobileNetV2's blocks, for laws of any network; tests leave it as it is."""
+    torch.manual_seed(0)
+    model = MobileNetV2(num_classes=10, inverted_residual_setting=[[1, 16, 1, 2], [2, 24, 2, 2]])
+    return model.to(memory_format=torch.channels_last)
 
 
 @pytest.fixture

@@ -32,18 +32,18 @@ def gradients(model: MobileNetV2, split: Split, name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("importance", IMPORTANCES)
 def test_every_channel_gets_a_score_and_the_network_is_left_alone(
-    dense: MobileNetV2, few: Split, importance: str
+    narrow: MobileNetV2, few: Split, importance: str
 ) -> None:
-    before = {name: value.clone() for name, value in dense.state_dict().items()}
-    scores = score_channels(dense, importance, few, resolution=32)
-    assert {name: len(values) for name, values in scores.items()} == widths(dense)
+    before = {name: value.clone() for name, value in narrow.state_dict().items()}
+    scores = score_channels(narrow, importance, few, resolution=32)
+    assert {name: len(values) for name, values in scores.items()} == widths(narrow)
     for name, values in scores.items():
         assert torch.isfinite(values).all()
         if importance != "bn_scale":  # equal for all channels of a network that was never trained
             assert values.std() > 0, name
-    assert all(torch.equal(value, before[name]) for name, value in dense.state_dict().items())
-    assert all(parameter.grad is None for parameter in dense.parameters())
-    again = score_channels(dense, importance, few, resolution=32)
+    assert all(torch.equal(value, before[name]) for name, value in narrow.state_dict().items())
+    assert all(parameter.grad is None for parameter in narrow.parameters())
+    again = score_channels(narrow, importance, few, resolution=32)
     assert all(torch.equal(again[name], values) for name, values in scores.items())
 
 

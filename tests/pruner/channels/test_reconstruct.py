@@ -61,7 +61,7 @@ def trained(dense: MobileNetV2, images: Split) -> MobileNetV2:
 
 @pytest.fixture(scope="module")
 def images(data: Dataset) -> Split:
-    return data.train.first(1024)
+    return data.train.first(512)
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,10 @@ from torch import nn
 from torchvision.models import mobilenet_v2, resnet18
 from torchvision.models.mobilenetv2 import MobileNetV2
 
-from pruner.channels.importance import score_channels
-from pruner.channels.plan import apply_plan, make_plan
 from pruner.errors import InputError
 from pruner.network.loading import load_dense, load_network
 from pruner.network.mobilenet import architecture_difference, fresh, widths
-from pruner.network.structure import GROUPS, STAGES
-from pruner.recipe import Prune
-
-
-@pytest.fixture(scope="module")
-def pruned(dense: MobileNetV2) -> nn.Module:
-    prune = Prune(pruning_ratio=dict.fromkeys(STAGES, 0.6), output_pruning_ratio=dict.fromkeys(STAGES[:-1], 0.4))
-    return apply_plan(dense, make_plan(dense, prune, score_channels(dense, "l1"))).eval()
+from pruner.network.structure import GROUPS
 
 
 def test_groups_name_every_width_of_the_network(dense: MobileNetV2) -> None:
@@ -37,10 +28,10 @@ def test_groups_name_every_width_of_the_network(dense: MobileNetV2) -> None:
 
 
 @pytest.mark.parametrize("what", ["module", "state_dict", "wrapped", "data_parallel"])
-def test_modules_and_state_dicts_of_any_widths_load(pruned: nn.Module, tmp_path: Path, what: str) -> None:
-    state = pruned.state_dict()
+def test_modules_and_state_dicts_of_any_widths_load(narrow: MobileNetV2, tmp_path: Path, what: str) -> None:
+    state = narrow.state_dict()
     content = {
-        "module": pruned,
+        "module": narrow,
         "state_dict": state,
         "wrapped": {"state_dict": state, "epoch": 3},
         "data_parallel": {f"module.{name}": value for name, value in state.items()},
@@ -48,7 +39,7 @@ def test_modules_and_state_dicts_of_any_widths_load(pruned: nn.Module, tmp_path:
     torch.save(content, tmp_path / "network.pth")
     loaded = load_network(tmp_path / "network.pth")
     images = torch.rand(2, 3, 64, 64)
-    assert torch.equal(loaded(images), pruned(images))
+    assert torch.equal(loaded(images), narrow(images))
     assert architecture_difference(loaded) is None
     assert not loaded.training
 

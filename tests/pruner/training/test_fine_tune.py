@@ -54,12 +54,12 @@ FROZEN = (
     ids=["sgd", "adamw", "phases, averaged", "phases, distilled", "frozen, averaged"],
 )
 def test_a_run_resumed_after_any_epoch_equals_an_uninterrupted_one(
-    dense: MobileNetV2, data: Dataset, extra: dict[str, Any]
+    small: MobileNetV2, data: Dataset, extra: dict[str, Any]
 ) -> None:
     tune = Training(**{**SHORT, "learning_rate": 0.005, "label_smoothing": 0.1, **extra})
     generator = torch.Generator().manual_seed(0)
     options = {"mirrors": True, "teacher": Teacher(torch.randn(len(data.train), 2, 10, generator=generator))}
-    whole = copy.deepcopy(dense)
+    whole = copy.deepcopy(small)
     torch.manual_seed(1)
     losses, states = [], []
     for epoch in fine_tune(whole, data.train, tune, **options):
@@ -71,17 +71,17 @@ def test_a_run_resumed_after_any_epoch_equals_an_uninterrupted_one(
     for done, file in enumerate(states, start=1):
         torch.manual_seed(2)  # what else drew random numbers in the process must not matter
         file.seek(0)
-        second = copy.deepcopy(dense)
+        second = copy.deepcopy(small)
         state = torch.load(file, weights_only=True)
         assert [e.loss for e in fine_tune(second, data.train, tune, resume=state, **options)] == losses[done:]
         for (name, a), b in zip(whole.state_dict().items(), second.state_dict().values(), strict=True):
             assert torch.equal(a, b), (done, name)
 
 
-def test_phases_follow_each_other_as_they_are_asked_for(dense: MobileNetV2, data: Dataset) -> None:
+def test_phases_follow_each_other_as_they_are_asked_for(small: MobileNetV2, data: Dataset) -> None:
     tune = Training(**{**SHORT, "phases": PHASES, "learning_rate": 0.01})
     assert epoch_images(data.train, tune) == [48, 48, 96, 96]
-    model, sides = copy.deepcopy(dense), []
+    model, sides = copy.deepcopy(small), []
     model.features.register_forward_pre_hook(lambda _, inputs: sides.append(tuple(inputs[0].shape)))
     epochs = list(fine_tune(model, data.train, tune, mirrors=False))
     assert [epoch.number for epoch in epochs] == [1, 2, 3, 4]
@@ -90,8 +90,8 @@ def test_phases_follow_each_other_as_they_are_asked_for(dense: MobileNetV2, data
     assert [part.learning_rate for part in tune.parts] == [0.01, 0.005]
 
 
-def test_the_average_is_what_is_kept(dense: MobileNetV2, data: Dataset) -> None:
-    model = copy.deepcopy(dense)
+def test_the_average_is_what_is_kept(small: MobileNetV2, data: Dataset) -> None:
+    model = copy.deepcopy(small)
     tune = Training(
         **{**SHORT, "ema_decay": 0.9, "bn_recalibration_images": 64, "learning_rate": 0.01, "schedule": "constant"}
     )
@@ -117,12 +117,12 @@ def test_an_average_by_hand() -> None:
 
 @pytest.mark.parametrize("bn_recalibration_images", [0, 64])
 def test_a_network_trained_at_another_resolution_ends_with_the_statistics_of_its_own(
-    bn_recalibration_images: int, dense: MobileNetV2, data: Dataset
+    bn_recalibration_images: int, small: MobileNetV2, data: Dataset
 ) -> None:
     tune = Training(
         **{**SHORT, "resolution": 48, "learning_rate": 0.01, "bn_recalibration_images": bn_recalibration_images}
     )
-    model = copy.deepcopy(dense)
+    model = copy.deepcopy(small)
     epochs = list(fine_tune(model, data.train, tune, mirrors=False, resolution=32))
     assert {epoch.resolution for epoch in epochs} == {48}
     again = copy.deepcopy(model)

@@ -171,12 +171,12 @@ def test_a_masked_weight_is_zero_after_every_step_and_so_is_its_momentum(
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor"])
 def test_gradual_masks_only_shrink_reach_their_goal_and_resume_to_the_bit(
-    dense: MobileNetV2, data: Dataset, importance: str
+    narrow: MobileNetV2, data: Dataset, importance: str
 ) -> None:
     mask = Mask(importance=importance, uniform=0.9, gradual=True, end_fraction=0.8, pruning_steps=3)
 
     def run(stop_after: int | None = None) -> tuple[nn.Module, list[float], MaskKeeper]:
-        model, shares, state = copy.deepcopy(dense), [], None
+        model, shares, state = copy.deepcopy(narrow), [], None
         for _ in range(2):
             keeper = MaskKeeper(
                 model, mask, {n: torch.ones_like(w, dtype=torch.bool) for n, w in weights(model).items()}
@@ -185,7 +185,7 @@ def test_gradual_masks_only_shrink_reach_their_goal_and_resume_to_the_bit(
                 shares.append(sum(int((~m).sum()) for m in keeper.masks.values()))
                 if epoch.number == stop_after and state is None:
                     state = copy.deepcopy(epoch.state)
-                    model = copy.deepcopy(dense)
+                    model = copy.deepcopy(narrow)
                     break
             else:
                 return model, shares, keeper
@@ -263,8 +263,8 @@ def test_masks_are_seen_and_leave_what_is_not_zero(dense: MobileNetV2, kind: str
     assert nonzero_params(model) == sum(int(parameter.count_nonzero()) for parameter in model.parameters())
 
 
-def test_training_makes_no_masks(dense: MobileNetV2, data: Dataset) -> None:
-    model = copy.deepcopy(dense)
+def test_training_makes_no_masks(narrow: MobileNetV2, data: Dataset) -> None:
+    model = copy.deepcopy(narrow)
     list(fine_tune(model, data.train, replace(TUNE, weight_decay=0.5), mirrors=False))
     assert nonzero_params(model) == sum(parameter.numel() for parameter in model.parameters())
 
@@ -275,9 +275,9 @@ def test_the_courses_network_is_rounded_but_not_masked(course_files: tuple[Path,
     assert nonzero_params(model) == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_score_tells_of_masks_where_there_are_some(invoke: Invoke, dense: MobileNetV2, tmp_path: Path) -> None:
+def test_score_tells_of_masks_where_there_are_some(invoke: Invoke, narrow: MobileNetV2, tmp_path: Path) -> None:
     for mask, told in ((Mask(uniform=0.0), False), (Mask(uniform=0.5), True)):
-        torch.save(masked(rounded(copy.deepcopy(dense), 127), mask), tmp_path / "net.pth")
+        torch.save(masked(rounded(copy.deepcopy(narrow), 127), mask), tmp_path / "net.pth")
         printed = invoke("evaluate", tmp_path / "net.pth", "--data", "digits", "--resolution", 32)
         assert ("Masks:" in printed) == told
 

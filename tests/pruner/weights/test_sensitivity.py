@@ -27,27 +27,27 @@ from pruner.weights.sensitivity import allocate_sparsity, scan_channels, scan_we
 from studies import Finished
 
 
-def test_a_scan_gives_what_computing_everything_anew_gives(dense: MobileNetV2, data: Dataset) -> None:
+def test_a_scan_gives_what_computing_everything_anew_gives(narrow: MobileNetV2, data: Dataset) -> None:
     split = data.holdout.first(100)
-    scores, before = score_weights(dense, "magnitude"), copy.deepcopy(dense.state_dict())
+    scores, before = score_weights(narrow, "magnitude"), copy.deepcopy(narrow.state_dict())
     chosen = {name: score for name, score in scores.items() if name.split(".")[1] in ("0", "1", "6", "17", "18")}
     skip = {(name, s) for name in scores for s in (0.3, 0.95) if name not in chosen} | {("features.0.0.weight", 0.3)}
-    found = list(scan_weights(dense, split, scores, [0.3, 0.95], resolution=32, skip=skip))
+    found = list(scan_weights(narrow, split, scores, [0.3, 0.95], resolution=32, skip=skip))
     assert len(found) == 2 * len(chosen) - 1
     for point in found:
-        model = copy.deepcopy(dense)
+        model = copy.deepcopy(narrow)
         apply_masks(model, {point.name: threshold_mask(scores[point.name], point.sparsity)})
         assert evaluate(model, split, resolution=32, batch_size=50).float().mean().item() == pytest.approx(
             point.accuracy
         )
-    assert all(value.equal(before[name]) for name, value in dense.state_dict().items())
+    assert all(value.equal(before[name]) for name, value in narrow.state_dict().items())
 
 
-def test_a_scan_of_cuts_does_so_too(dense: MobileNetV2, data: Dataset) -> None:
+def test_a_scan_of_cuts_does_so_too(narrow: MobileNetV2, data: Dataset) -> None:
 
-    split, scores = data.holdout.first(50), score_channels(dense, "l2")
-    for point in scan_channels(dense, split, scores, [0.6], resolution=32):
-        model = apply_plan(dense, make_plan(dense, Prune(pruning_ratio={point.name: 0.6}), scores))
+    split, scores = data.holdout.first(50), score_channels(narrow, "l2")
+    for point in scan_channels(narrow, split, scores, [0.6], resolution=32):
+        model = apply_plan(narrow, make_plan(narrow, Prune(pruning_ratio={point.name: 0.6}), scores))
         assert evaluate(model, split, resolution=32, batch_size=50).float().mean().item() == pytest.approx(
             point.accuracy
         )

@@ -100,6 +100,7 @@ def test_a_mistyped_path_leaves_no_folders_behind(command: Command, write_study:
         assert not typo.exists(), command_line
 
 
+@pytest.mark.slow
 def test_a_store_that_is_not_there_is_not_made_to_read_from(
     command: Command, finished: Finished, tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_epochs_on_disk_are_counted_without_the_untrained_evaluation() -> None:
     assert epochs_in(metrics_csv([], None)) == (0, Cost())
 
 
+@pytest.mark.slow
 def test_a_finished_study_has_nothing_to_come(invoke: Invoke, finished: Finished) -> None:
     study, runs, _ = finished
     assert status(invoke, study, runs)["core_seconds_left"] == 0

@@ -59,6 +59,7 @@ def test_a_parent_is_cut_further(invoke: Invoke, finished: Finished, runs: Path,
         assert all(record["widths"][name] <= width for name, width in before["widths"].items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parent", "message"),
     [
