@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pruner.train import Training
 from search.pipeline.parts import Part
 from search.results.records import Record
 from search.sampling.samplers import budget
@@ -45,9 +44,11 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
 
     A trial of a part that has finished some is expected to cost what these did on average; elsewhere, what those that
     trained (or, without training, that did not) in the parts before cost for as many images of as many pixels and
-    MFLOPs, those with frozen statistics counted FROZEN times. A part that has no trial yet prunes to its target or, if
-    it has none, trains what the part before it leaves. What a study computes once (logits, rankings, the final
-    evaluation) does not count.
+    MFLOPs, those with frozen statistics counted FROZEN times. Before the first training, an image trained on is taken
+    to cost what one evaluated untrained does, with its share of the reconstruction: right within 2 % for the searches
+    of studies/course, 22 and 31 % too little for those at 15 and 12 MFLOPs of studies/record. A part that has no trial
+    yet prunes to its target or, if it has none, trains what the part before it leaves. What a study computes once
+    (logits, rankings, the final evaluation) does not count.
 
     Args:
         parts: Every part of the file, in order.
@@ -61,15 +62,16 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
     for part in parts:
         mflops = _mflops(part) or mflops
         work = _work(part.spec, train_images, mflops)
-        whole = sum(work) or 1.0
+        whole = sum(work)
         ended = sum(r.ended for r in part.found)
         done = whole * ended + sum(sum(work[:epochs]) for epochs in part.epochs.values())
-        cost, trains, count = sum(r.cpu_seconds for r in part.found), bool(work), budget(part.spec)
+        cost, trains, count = sum(r.cpu_seconds for r in part.found), part.spec.total_epochs > 0, budget(part.spec)
         spent[trains] += cost
         worked[trains] += done
-        if count is None or not worked[trains]:
+        alike = trains if worked[trains] else not trains
+        if count is None or not worked[alike]:
             return None
-        rate = cost / done if done else spent[trains] / worked[trains]
+        rate = cost / done if done else spent[alike] / worked[alike]
         left += rate * max(0.0, whole * count - done)
     return left
 
@@ -82,13 +84,19 @@ def _mflops(part: Progressed) -> float | None:
 
 
 def _work(spec: StudySpec, train_images: int, mflops: float) -> list[float]:
-    """What each epoch of a trial costs, in a unit of its own; empty without training."""
+    """What each epoch of a trial costs, in a unit of its own; without training, what evaluating it does."""
     last, between = training(spec.train, 1.0, spec.seed, spec.data), spec.iterative.trainings
     first = replace(last, phases=between).parts if between else ()
-    return [_price(part, train_images, mflops) for part in (*first, *last.parts) for _ in range(part.epochs)]
+    epochs = [
+        _price(part.images_per_epoch or train_images, part.resolution, mflops)
+        * (FROZEN if part.frozen_statistics else 1.0)
+        for part in (*first, *last.parts)
+        for _ in range(part.epochs)
+    ]
+    evaluated = spec.eval_images or spec.data.holdout or train_images // 9  # a holdout is a tenth, unless it is given
+    return epochs or [_price(evaluated, spec.data.resolution, mflops)]
 
 
-def _price(part: Training, train_images: int, mflops: float) -> float:
-    """Of one epoch: images times pixels times MFLOPs, with what does not depend on these."""
-    of_image = (part.resolution**2 + PIXELS) * (mflops + MFLOPS) * (FROZEN if part.frozen_statistics else 1.0)
-    return (part.images_per_epoch or train_images) * of_image
+def _price(images: int, resolution: int, mflops: float) -> float:
+    """Images times pixels times MFLOPs, with what does not depend on these."""
+    return images * (resolution**2 + PIXELS) * (mflops + MFLOPS)

@@ -62,8 +62,16 @@ def ended(part: Progressed, seconds: float, count: int = 1) -> Progressed:
 
 def test_nothing_is_said_before_there_is_a_trial_to_judge_by(parts: list[Progressed]) -> None:
     assert core_seconds_left(parts, IMAGES) is None
-    parts[0] = replace(parts[0], found=[cost(0, 3.0)])
-    assert core_seconds_left(parts, IMAGES) is None, "what training costs is still unknown"
+
+
+def test_before_the_first_training_an_image_trained_on_costs_what_one_evaluated_does(parts: list[Progressed]) -> None:
+    search, long, longer = parts
+    evaluated = IMAGES // 9 * (search.spec.data.resolution**2 + PIXELS)
+    left = core_seconds_left([ended(search, 3.0), long, longer], IMAGES)
+    assert left == pytest.approx(3.0 * (9 + (LONG + 3 * EPOCH) / evaluated))
+    seen = replace(search, spec=search.spec.model_copy(update={"eval_images": 50}))
+    left = core_seconds_left([ended(seen, 3.0), long], IMAGES)
+    assert left == pytest.approx(3.0 * (9 + LONG / (50 * (search.spec.data.resolution**2 + PIXELS))))
 
 
 def test_trials_cost_what_those_before_them_cost_for_as_many_images_and_pixels(parts: list[Progressed]) -> None:
@@ -92,7 +100,7 @@ def test_a_network_that_is_pruned_further_is_expected_to_cost_less(tmp_path: Pat
     search, long, again, longer = map(not_begun, read_parts(study))
     done = [ended(search, 3.0, count=10), ended(long, LONG / EPOCH * 7)]
     left = core_seconds_left([*done, again, longer], IMAGES)
-    assert left == pytest.approx(10 * 3.0 + 3 * 7 * (20 + MFLOPS) / (100 + MFLOPS))
+    assert left == pytest.approx((10 * 3.0 + 3 * 7) * (20 + MFLOPS) / (100 + MFLOPS))
 
 
 def test_a_short_training_that_cost_much_an_image_is_not_taken_for_the_rule(tmp_path: Path) -> None:
