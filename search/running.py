@@ -19,6 +19,7 @@ from search.options import Options, Web, Workers
 from search.patience import waiting_for_space
 from search.pipeline.parts import Part
 from search.pipeline.relay import ends_before, note, remember, study_of
+from search.pipeline.remaining import Progressed, core_seconds_left, not_begun, to_come
 from search.report.page import write_report
 from search.results.ending import failure
 from search.results.records import headline, records
@@ -56,6 +57,7 @@ def run_parts(
 ) -> Ended:  # fmt: skip
     """Set up, run the trials and export, one part after the other; the dashboard runs alongside if `web` is given."""
     before: tuple[StudySpec, StudyFolder] | None = None
+    done: list[Progressed] = []
     for number, part in enumerate(parts, 1):
         folder = StudyFolder(options.runs / part.name)
         spec = study_of(part, before, options.storage)
@@ -72,7 +74,8 @@ def run_parts(
             if web:
                 address = beside.enter_context(dashboard(ready.shared, spec, folder, study_file, web))
                 terminal.line(f"Dashboard: {address}")
-            failed = _work_to_the_end(ready, workers, options, terminal, alone=web is None)
+            around = (done, [not_begun(later) for later in parts[number:]])
+            failed = _work_to_the_end(ready, workers, options, terminal, around, alone=web is None)
             _measure_dense(ready, terminal)
             last = part is parts[-1] or failed
             if not last and (why := ends_before(parts[number], spec, ready.store.study)):
@@ -84,6 +87,7 @@ def run_parts(
                 )
             write_report(ready.store.study, spec, folder.report)
         before = (spec, folder)
+        done.append(Progressed(spec, records(ready.store.study)))
     raise AssertionError("a study file has one part or more")
 
 
@@ -98,13 +102,17 @@ def _measure_dense(ready: Setup, terminal: Terminal) -> None:
         tell_dense(ready.store, context.folder, context.dense_hash, replace(dense, accuracy=reached))
 
 
+_Around = tuple[Sequence[Progressed], Sequence[Progressed]]
+"""The parts before the one that runs, and those after it."""
+
+
 def _work_to_the_end(
-    ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool
+    ready: Setup, workers: Workers, options: Options, terminal: Terminal, around: _Around, *, alone: bool
 ) -> Failed | None:
     """Call `_work`; return the error to end with, after report and results, if there is no network to export."""
     gave_up: Failed | None = None
     try:
-        _work(ready, workers, options, terminal, alone=alone)
+        _work(ready, workers, options, terminal, around, alone=alone)
     except Failed as failed:
         if failed.status != ExitStatus.ALL_FAILED:
             raise
@@ -112,7 +120,9 @@ def _work_to_the_end(
     return failure(ready.context.spec.name, records(ready.store.study)) or gave_up
 
 
-def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, *, alone: bool) -> None:
+def _work(
+    ready: Setup, workers: Workers, options: Options, terminal: Terminal, around: _Around, *, alone: bool
+) -> None:
     """Run the trials in a pool, or a single worker in this process if it is `alone`, without a dashboard alongside."""
     spec, study = ready.context.spec, ready.store.study
     found = records(study)
@@ -142,9 +152,11 @@ def _work(ready: Setup, workers: Workers, options: Options, terminal: Terminal, 
 
     def standing() -> str:
         try:
-            return headline(under_way(records(study), ready.context.folder)[1])
+            epochs, found = under_way(records(study), ready.context.folder)
         except (SQLAlchemyError, StorageInternalError):  # the workers wait for the database, so the table can, too
             return "The database does not answer."
+        chain = [*around[0], Progressed(spec, found, epochs), *around[1]]
+        return f"{headline(found)} {to_come(core_seconds_left(chain, len(ready.context.data.train)))}".rstrip()
 
     with launching as launcher, LiveTable(terminal, count, standing).shown() as view:
         ended = run_pool(launcher, count, view)

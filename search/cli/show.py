@@ -20,7 +20,7 @@ from search.cli.options import artifacts_option, json_option, runs_option, stora
 from search.dashboard.server import dashboard as shown
 from search.options import Web
 from search.pipeline.relay import begun, latest, parts_of, studies_of
-from search.pipeline.remaining import Progressed, core_seconds_left, not_begun
+from search.pipeline.remaining import Progressed, core_seconds_left, not_begun, to_come
 from search.report.images import write_images
 from search.report.page import comparison_report, write_report
 from search.report.studies import studies_figure
@@ -47,13 +47,13 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     epochs, found = under_way(records(opened), folder)
     before = begun(parts, runs)[:-1] if len(parts) > 1 else []
     done = {earlier.name: records(load_study(earlier, place, storage).study) for _, earlier, place in before}
-    to_come = [part for part in parts if part.name not in (*done, spec.name)]
-    left = [part.name for part in to_come]
+    later = [part for part in parts if part.name not in (*done, spec.name)]
+    left = [part.name for part in later]
     dense = dense_of(opened)
     chain = [
         *(Progressed(earlier, done[earlier.name]) for _, earlier, _ in before),
         Progressed(spec, found, epochs),
-        *map(not_begun, to_come),
+        *map(not_begun, later),
     ]
     seconds = core_seconds_left(chain, dense.train_images) if dense and dense.train_images else None
     if as_json:
@@ -74,9 +74,8 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     click.echo((f"{spec.name}: " if len(parts) > 1 else "") + headline(found))
     if left:
         click.echo(f"Not begun: {', '.join(left)}.")
-    if seconds:
-        took = f"{seconds / 3600:.1f} core-hours" if seconds > 3600 else f"{seconds / 60:.1f} core-minutes"
-        click.echo(f"To come: about {took}, by what trials have cost so far; this machine has {cores()} cores.")
+    if line := to_come(seconds):
+        click.echo(f"{line[:-1]}, by what trials have cost so far; this machine has {cores()} cores.")
 
 
 @click.command()

@@ -76,6 +76,14 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
     return left
 
 
+def to_come(core_seconds: float | None) -> str:
+    """The work to come as a sentence; empty if there is none, or if it is not known."""
+    if not core_seconds:
+        return ""
+    hours = core_seconds > 3600
+    return f"To come: about {core_seconds / (3600 if hours else 60):.1f} core-{'hours' if hours else 'minutes'}."
+
+
 def _mflops(part: Progressed) -> float | None:
     """Of its trials on average, or its target; None if it has neither, or several targets."""
     known = [r.mflops for r in part.found if r.mflops is not None]

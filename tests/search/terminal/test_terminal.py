@@ -18,6 +18,7 @@ from PIL import Image
 
 from processes import PROGRAM, Command, Invoke, running, wait_for, workers
 from records import status
+from search.exit_status import ExitStatus
 from search.terminal.events import At
 from search.terminal.live import LiveTable
 from search.terminal.progress import Terminal
@@ -269,6 +270,32 @@ def test_a_study_runs_to_its_end_in_a_terminal_that_is_resized_meanwhile(
     assert process.returncode == 0, text
     assert "Traceback" not in text and "No more progress" not in text, text
     assert status(invoke, study, tmp_path)["trials"]["failed"] == 0
+
+
+CHAIN = """
+trials = 4
+[[searches]]
+name = "first"
+[[searches]]
+name = "last"
+train_only = true
+space = { learning_rate = 0.01 }
+train = { epochs = 100_000 }
+"""
+
+
+@slow
+def test_the_table_says_how_much_is_to_come_over_all_searches_of_the_file(
+    write_study: WriteStudy, dense: Path, tmp_path: Path
+) -> None:
+    given, study = PseudoTerminal(200, 24), write_study(CHAIN)
+    options = ("--workers", 2, "--runs", tmp_path, "--dense", dense)
+    with running("run", study, *options, terminal=given.device, TERM="xterm-256color") as process:
+        given.wait_for("core-hours.", process)
+        assert "To come: about" in given.text and "tiny.last.\r" in given.text, "while the first search runs"
+        given.press("C")
+        process.wait()
+    assert process.returncode == ExitStatus.INTERRUPTED, given.end()
 
 
 @slow
