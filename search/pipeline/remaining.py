@@ -78,10 +78,12 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
 
 def to_come(core_seconds: float | None) -> str:
     """The work to come as a sentence; empty if there is none, or if it is not known."""
-    if not core_seconds:
+    if core_seconds is None or core_seconds < 1:
         return ""
-    hours = core_seconds > 3600
-    return f"To come: about {core_seconds / (3600 if hours else 60):.1f} core-{'hours' if hours else 'minutes'}."
+    unit, seconds = next(
+        found for found in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if core_seconds >= found[1]
+    )
+    return f"To come: about {core_seconds / seconds:.{0 if seconds == 1 else 1}f} core-{unit}."
 
 
 def _mflops(part: Progressed) -> float | None:

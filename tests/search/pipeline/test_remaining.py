@@ -12,7 +12,7 @@ from processes import Invoke, running, wait_for
 from records import made, status
 from search.cost import Cost
 from search.pipeline.parts import read_parts
-from search.pipeline.remaining import FROZEN, MFLOPS, PIXELS, Progressed, core_seconds_left, not_begun
+from search.pipeline.remaining import FROZEN, MFLOPS, PIXELS, Progressed, core_seconds_left, not_begun, to_come
 from search.results.metrics import epochs_in, metrics_csv
 from search.results.records import Record
 from search.study.spec import StudySpec
@@ -134,6 +134,13 @@ def test_epochs_on_disk_are_counted_without_the_untrained_evaluation() -> None:
     history = [{"epoch": n, "wall_seconds": 1.5, "cpu_seconds": 2.5, "loss": 1.0} for n in (1, 2)]
     assert epochs_in(metrics_csv(history, {"accuracy": 0.1, "cpu_seconds": 9.0})) == (2, Cost(3.0, 5.0))
     assert epochs_in(metrics_csv([], None)) == (0, Cost())
+
+
+def test_what_is_to_come_is_said_in_a_unit_that_fits_and_nothing_of_what_is_unknown() -> None:
+    said = {3600.0: "1.0 core-hours", 3599.0: "60.0 core-minutes", 60.0: "1.0 core-minutes", 59.0: "59 core-seconds"}
+    for seconds, text in said.items():
+        assert to_come(seconds) == f"To come: about {text}."
+    assert to_come(None) == to_come(0.0) == ""
 
 
 @pytest.mark.slow
