@@ -74,8 +74,8 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     click.echo((f"{spec.name}: " if len(parts) > 1 else "") + headline(found))
     if left:
         click.echo(f"Not begun: {', '.join(left)}.")
-    if line := to_come(seconds):
-        click.echo(f"{line[:-1]}, by what trials have cost so far; this machine has {cores()} cores.")
+    if line := to_come(seconds, f", by what trials have cost so far; this machine has {cores()} cores"):
+        click.echo(line)
 
 
 @click.command()

@@ -22,6 +22,9 @@ MFLOPS = 35
 """What an image costs whatever the network's size, in MFLOPs: with those three it costs 1.44, 1.18 and 1 at 160 px and
 1.78, 1.36 and 1 at 224, by MFLOPs alone 3.8, 2.2 and 1."""
 
+_UNITS = (("hours", 3600, 1), ("minutes", 60, 1), ("seconds", 1, 0))
+"""Each with its seconds and the digits after the point."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
@@ -76,14 +79,12 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
     return left
 
 
-def to_come(core_seconds: float | None) -> str:
-    """The work to come as a sentence; empty if there is none, or if it is not known."""
-    if core_seconds is None or core_seconds < 1:
-        return ""
-    unit, seconds = next(
-        found for found in (("hours", 3600), ("minutes", 60), ("seconds", 1)) if core_seconds >= found[1]
-    )
-    return f"To come: about {core_seconds / seconds:.{0 if seconds == 1 else 1}f} core-{unit}."
+def to_come(core_seconds: float | None, by: str = "") -> str:
+    """The work to come as a sentence that ends with `by`; empty if there is none, or if it is not known."""
+    for unit, seconds, digits in _UNITS:
+        if core_seconds is not None and core_seconds >= seconds:
+            return f"To come: about {core_seconds / seconds:.{digits}f} core-{unit}{by}."
+    return ""
 
 
 def _mflops(part: Progressed) -> float | None:

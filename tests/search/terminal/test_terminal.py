@@ -292,7 +292,8 @@ def test_the_table_says_how_much_is_to_come_over_all_searches_of_the_file(
     options = ("--workers", 2, "--runs", tmp_path, "--dense", dense)
     with running("run", study, *options, terminal=given.device, TERM="xterm-256color") as process:
         given.wait_for("core-hours.", process)
-        assert "To come: about" in given.text and "tiny.last.\r" in given.text, "while the first search runs"
+        assert "To come: about" in given.text and "tiny.last.\r" in given.text
+        assert "Part 2 of 2" not in given.text, "while the first search runs"
         given.press("C")
         process.wait()
     assert process.returncode == ExitStatus.INTERRUPTED, given.end()
