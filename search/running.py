@@ -27,7 +27,6 @@ from search.sampling.samplers import budget
 from search.storage.folder import StudyFolder
 from search.storage.under_way import under_way
 from search.study.changes import Change
-from search.study.spec import StudySpec
 from search.terminal.live import LiveTable
 from search.terminal.progress import Terminal
 from search.trial.data import tell_notes
@@ -56,16 +55,16 @@ def run_parts(
     web: Web | None, terminal: Terminal,
 ) -> Ended:  # fmt: skip
     """Set up, run the trials and export, one part after the other; the dashboard runs alongside if `web` is given."""
-    before: tuple[StudySpec, StudyFolder] | None = None
+    ready: Setup | None = None
     done: list[Progressed] = []
     for number, part in enumerate(parts, 1):
         folder = StudyFolder(options.runs / part.name)
-        spec = study_of(part, before, options.storage)
+        spec = study_of(part, (ready.context.spec, ready.store.study) if ready else None)
         if len(parts) > 1:
             left = ", ".join(later.name for later in parts[number:])
             terminal.line(f"Part {number} of {len(parts)}: {spec.name}{f'; then {left}' if left else ''}.")
         with waiting_for_space(terminal.line), ExitStack() as beside:
-            ready = set_up(spec, folder, options, terminal)
+            ready = set_up(spec, folder, options, terminal, ready)
             remember(options.runs, parts[-1].whole, changes)
             if number == 1:
                 tell_notes(ready.context.data, terminal)
@@ -86,7 +85,6 @@ def run_parts(
                     ready, finish(ready.shared, study_file, spec, folder, ready.context.data, terminal), failed
                 )
             write_report(ready.store.study, spec, folder.report)
-        before = (spec, folder)
         done.append(Progressed(spec, records(ready.store.study)))
     raise AssertionError("a study file has one part or more")
 

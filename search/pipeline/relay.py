@@ -14,7 +14,7 @@ from pruner.system.files import read_object, write_json
 from search.pipeline.parts import Part, choose, read_parts
 from search.results.records import best, records
 from search.storage.folder import StudyFolder
-from search.storage.studies import dense_of, load_study
+from search.storage.studies import dense_of
 from search.study.changes import Change
 from search.study.spec import StudySpec, read_study
 
@@ -69,12 +69,12 @@ def studies_of(parts: Sequence[Part], runs: Path) -> list[tuple[StudySpec, Study
     return [(spec, folder) for _, spec, folder in begun(parts, runs)] or [latest(parts, runs)]
 
 
-def study_of(part: Part, before: tuple[StudySpec, StudyFolder] | None, storage: str | None) -> StudySpec:
+def study_of(part: Part, before: tuple[StudySpec, Study] | None) -> StudySpec:
     """The study of a part, once the part `before` it is finished.
 
     Raises InputError if that part has no network to start from.
     """
-    return part.study(parents(part, *before, storage) if before and part.parents else ())
+    return part.study(parents(part, *before) if before and part.parents else ())
 
 
 def ends_before(part: Part, spec: StudySpec, study: Study) -> str:
@@ -93,9 +93,8 @@ def note(spec: StudySpec, folder: StudyFolder) -> None:
     write_json(folder.study_file, spec.content())
 
 
-def parents(part: Part, spec: StudySpec, folder: StudyFolder, storage: str | None) -> list[str]:
-    """The networks that a part starts from: the best of the study `spec`."""
-    study = load_study(spec, folder, storage).study
+def parents(part: Part, spec: StudySpec, study: Study) -> list[str]:
+    """The networks that a part starts from: the best of the study before it, whose file says `spec`."""
     dense = dense_of(study)
     chosen = choose(records(study), part.parents, part.min_distance, dense.widths) if dense else []
     if not chosen:

@@ -20,14 +20,19 @@ from search.terminal.progress import Progress
 
 
 def open_data(
-    spec: StudySpec, folder: StudyFolder, options: Options, device: torch.device, progress: Progress
-) -> Dataset:
+    spec: StudySpec, folder: StudyFolder, options: Options, device: torch.device, progress: Progress,
+    loaded: Dataset | None = None,
+) -> Dataset:  # fmt: skip
     """The study's data set, on the device. The options' root takes precedence over the study file's.
+
+    `loaded`: what another study with the same data set (`has_same_data`) has loaded.
 
     Raises InputError if there is none, or it cannot be used.
     """
     how, root = spec.data, data_root(spec, options)
-    if how.name == FOLDER:
+    if loaded is not None:
+        data = loaded
+    elif how.name == FOLDER:
         found = open_folder(
             root, holdout=how.holdout, seed=spec.seed, resolution=how.resolution, cache=folder.data.absolute()
         )
@@ -39,6 +44,11 @@ def open_data(
         if settings.random_shift >= side:
             raise InputError(f"{section}.random_shift: {settings.random_shift} is not below {side}, the images' side")
     return data.to(device)
+
+
+def has_same_data(spec: StudySpec, other: StudySpec) -> bool:
+    """Do the two studies name the same data set, and split it in the same way?"""
+    return (spec.data, spec.seed) == (other.data, other.seed)
 
 
 def data_root(spec: StudySpec, options: Options) -> Path | None:

@@ -17,7 +17,7 @@ from search.storage.studies import Store, bind_data, bind_dense, open_study
 from search.study.spec import StudySpec
 from search.terminal.progress import Progress
 from search.trial.context import Context, open_context
-from search.trial.data import open_data
+from search.trial.data import has_same_data, open_data
 from search.trial.dense import given_file
 from search.trial.parent import check_parents
 
@@ -39,8 +39,12 @@ def tell_dense(store: Store, folder: StudyFolder, key: str, dense: Dense) -> Non
         write_json(folder.dense_figures, figures)
 
 
-def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Progress) -> Setup:
+def set_up(
+    spec: StudySpec, folder: StudyFolder, options: Options, progress: Progress, before: Setup | None = None
+) -> Setup:
     """Open everything; train the dense network first if there is none yet.
+
+    `before`: the part before it. Its data set and dense network serve again where this study would load the same.
 
     Raises InputError. Checks that are possible before any file of the study is written come first.
     """
@@ -48,10 +52,13 @@ def set_up(spec: StudySpec, folder: StudyFolder, options: Options, progress: Pro
     study_url(options.storage, folder.database)
     if spec.latency.backend == "onnxruntime":
         need("onnxruntime", "latency by onnxruntime", "onnx")
-    data = open_data(spec, folder, options, device, progress)
+    known = before.context if before and has_same_data(spec, before.context.spec) else None
+    data = open_data(spec, folder, options, device, progress, known.data if known else None)
     check_parents(spec, folder, data.classes)
     given = given_file(spec, options.dense)
-    loaded = None if given is None else load_dense(given, data.classes)
+    loaded = known.dense if known and known.dense_file == given else None
+    if loaded is None and given is not None:
+        loaded = load_dense(given, data.classes)
     artifacts = artifact_store(options.artifacts, create=True)
     folder.create()
     store = open_study(spec, folder, options.storage)
