@@ -40,11 +40,13 @@ def tell_dense(store: Store, folder: StudyFolder, key: str, dense: Dense) -> Non
 
 
 def set_up(
-    spec: StudySpec, folder: StudyFolder, options: Options, progress: Progress, before: Setup | None = None
-) -> Setup:
+    spec: StudySpec, folder: StudyFolder, options: Options, progress: Progress, before: Setup | None = None,
+    *, settled: bool = False,
+) -> Setup:  # fmt: skip
     """Open everything; train the dense network first if there is none yet.
 
     `before`: the part before it. Its data set and dense network serve again where this study would load the same.
+    `settled`: a part after it has begun, so the networks that it started from need not be there any more.
 
     Raises InputError. Checks that are possible before any file of the study is written come first.
     """
@@ -54,7 +56,8 @@ def set_up(
         need("onnxruntime", "latency by onnxruntime", "onnx")
     known = before.context if before and has_same_data(spec, before.context.spec) else None
     data = open_data(spec, folder, options, device, progress, known.data if known else None)
-    check_parents(spec, folder, data.classes)
+    if not settled:
+        check_parents(spec, folder, data.classes)
     given = given_file(spec, options.dense)
     loaded = known.dense if known and known.dense_file == given else None
     if loaded is None and given is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,19 @@ def test_a_study_in_parts_goes_on_where_it_was_and_ends_the_same(
     for name in ("race.search", "race.short", "race.long"):
         one, two = (figures(status(invoke, part(folder, name), folder)) for folder in (runs, anew))
         assert one == two, name
+
+
+@pytest.mark.slow
+def test_networks_that_no_search_will_begin_from_again_may_be_deleted(
+    invoke: Invoke, command: Command, searched_through: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    study, runs, result = searched_through
+    kept = Path(shutil.copytree(runs, tmp_path / "runs"))
+    shutil.rmtree(kept / "race.search" / "trials")  # race.short began from three of them, and race.long has begun
+    assert json.loads(invoke("run", study, "--runs", kept, "--json"))["best"] == result["best"]
+    shutil.rmtree(kept / "race.short" / "trials")
+    refused = command("run", study, "--runs", kept)
+    assert refused.returncode == 2 and "of study race.short is not finished, or not here" in refused.stderr
 
 
 @pytest.mark.slow
