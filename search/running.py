@@ -18,7 +18,7 @@ from search.export.export import finish
 from search.options import Options, Web, Workers
 from search.patience import waiting_for_space
 from search.pipeline.parts import Part
-from search.pipeline.relay import begun, ends_before, note, remember, study_of
+from search.pipeline.relay import ends_before, note, remember, settled, study_of
 from search.pipeline.remaining import Progressed, core_seconds_left, not_begun, to_come
 from search.report.page import write_report
 from search.results.ending import failure
@@ -55,7 +55,7 @@ def run_parts(
     web: Web | None, terminal: Terminal,
 ) -> Ended:  # fmt: skip
     """Set up, run the trials and export, one part after the other; the dashboard runs alongside if `web` is given."""
-    settled = {part.name for part, _, _ in begun(parts, options.runs)[:-1]}
+    passed = {part.name for part, _, _ in settled(parts, options.runs)}
     ready: Setup | None = None
     done: list[Progressed] = []
     for number, part in enumerate(parts, 1):
@@ -65,7 +65,7 @@ def run_parts(
             left = ", ".join(later.name for later in parts[number:])
             terminal.line(f"Part {number} of {len(parts)}: {spec.name}{f'; then {left}' if left else ''}.")
         with waiting_for_space(terminal.line), ExitStack() as beside:
-            ready = set_up(spec, folder, options, terminal, ready, settled=part.name in settled)
+            ready = set_up(spec, folder, options, terminal, ready, settled=part.name in passed)
             remember(options.runs, parts[-1].whole, changes)
             if number == 1:
                 tell_notes(ready.context.data, terminal)

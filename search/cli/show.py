@@ -19,7 +19,7 @@ from search.cli.opening import open_files, open_shared
 from search.cli.options import artifacts_option, json_option, runs_option, storage_option, study_argument, web_options
 from search.dashboard.server import dashboard as shown
 from search.options import Web
-from search.pipeline.relay import begun, latest, parts_of, studies_of
+from search.pipeline.relay import latest, parts_of, settled, studies_of
 from search.pipeline.remaining import Progressed, core_seconds_left, not_begun, to_come
 from search.report.images import write_images
 from search.report.page import comparison_report, write_report
@@ -45,7 +45,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     spec, folder = latest(parts, runs)
     opened = load_study(spec, folder, storage).study
     epochs, found = under_way(records(opened), folder)
-    before = begun(parts, runs)[:-1] if len(parts) > 1 else []
+    before = settled(parts, runs)
     done = {earlier.name: records(load_study(earlier, place, storage).study) for _, earlier, place in before}
     later = [part for part in parts if part.name not in (*done, spec.name)]
     left = [part.name for part in later]

@@ -57,6 +57,11 @@ def begun(parts: Sequence[Part], runs: Path) -> list[tuple[Part, StudySpec, Stud
     return found
 
 
+def settled(parts: Sequence[Part], runs: Path) -> list[tuple[Part, StudySpec, StudyFolder]]:
+    """Those of the parts that have begun after which another one has begun, too."""
+    return begun(parts, runs)[:-1]
+
+
 def latest(parts: Sequence[Part], runs: Path) -> tuple[StudySpec, StudyFolder]:
     """The study and folder of the part that was begun last; of the first part if none has begun."""
     if len(parts) > 1 and (found := begun(parts, runs)):
