@@ -50,7 +50,7 @@ def prepare(threads: int = 0, device: str = "auto") -> torch.device:
 
     from pruner.system.cores import use_cores
 
-    _keep_freed_memory()
+    keep_freed_memory()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -64,22 +64,23 @@ def prepare(threads: int = 0, device: str = "auto") -> torch.device:
 
 
 def has_fast_half(device: torch.device) -> bool:
-    """Is bfloat16 faster than float32 on the device: a GPU that supports it, or a processor with AMX tiles?"""
+    """Does the device compute in bfloat16: a GPU that supports it, or a processor with AVX-512 BF16 or AMX?"""
     import torch
 
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     asked: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # from torch 2.10 on
-    return device.type == "cpu" and bool(asked.get("amx_bf16"))
+    return device.type == "cpu" and bool(asked.get("amx_bf16") or asked.get("avx512_bf16"))
 
 
-def _keep_freed_memory() -> None:
-    """Stop glibc from returning large tensors to the kernel after each use.
+def keep_freed_memory() -> None:
+    """Stop glibc from returning large tensors to the kernel after each use. To be called before any thread begins.
 
     glibc maps a new region for every block above 32 MiB, and the kernel clears each page again, so a batch at 224 px
     costs more in page faults than in arithmetic (two Xeon cores, batches of 32 and 64: training was 1.4 and 2 times
     slower without this; tests/benchmarks/bench_epoch.py --malloc shows it). All threads share one arena, because
-    per-thread arenas are limited to 64 MiB. Does nothing without glibc.
+    per-thread arenas are limited to 64 MiB; one that an earlier thread has made would be used on. Does nothing without
+    glibc.
     """
     if sys.platform != "linux":
         return

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import click
 
+from pruner.system.machine import keep_freed_memory
 from search.database.address import without_secrets
 from search.database.failures import ended_by
 from search.exit_status import ExitStatus
@@ -75,6 +76,7 @@ def cli() -> None:
 
 def program() -> NoReturn:
     """Run `main` and end the process at once: Python would take almost two seconds to tear down torch."""
+    keep_freed_memory()
     open_streams()
     code: object = 1
     try:
