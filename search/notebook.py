@@ -78,7 +78,7 @@ def run(
     if ended.failed:
         raise ended.failed
     found = ended.summary
-    return Result(Path(found["file"]), found["best"], found["test"], ended.last.context.folder.report)
+    return Result(Path(found["file"]), found["best"], found["test"], ended.result.context.folder.report)
 
 
 def records(study: str | Path, *, runs: str | Path = "runs", storage: str | None = None) -> pd.DataFrame:

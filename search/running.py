@@ -20,6 +20,7 @@ from search.patience import waiting_for_space
 from search.pipeline.parts import Part
 from search.pipeline.relay import ends_before, note, remember, settled, study_of
 from search.pipeline.remaining import Progressed, core_seconds_left, not_begun, to_come
+from search.pipeline.result import goes_back, handed_over, keep_result
 from search.report.page import write_report
 from search.results.ending import failure
 from search.results.records import headline, records
@@ -42,8 +43,8 @@ from search.workers.worker import work
 class Ended:
     """A study file that has been run to its end."""
 
-    last: Setup
-    """The last part that ran."""
+    result: Setup
+    """The part whose best network is handed over."""
     summary: dict[str, Any]
     """What `search.export.export.finish` wrote."""
     failed: Failed | None
@@ -58,6 +59,7 @@ def run_parts(
     passed = {part.name for part, _, _ in settled(parts, options.runs)}
     ready: Setup | None = None
     done: list[Progressed] = []
+    opened: list[Setup] = []
     for number, part in enumerate(parts, 1):
         folder = StudyFolder(options.runs / part.name)
         spec = study_of(part, (ready.context.spec, ready.store.study) if ready else None)
@@ -81,12 +83,20 @@ def run_parts(
             if not last and (why := ends_before(parts[number], spec, ready.store.study)):
                 terminal.line(why)
                 last = True
+            done.append(Progressed(spec, records(ready.store.study)))
+            opened.append(ready)
             if last:
-                return Ended(
-                    ready, finish(ready.shared, study_file, spec, folder, ready.context.data, terminal), failed
-                )
+                place = handed_over(done, None if failed else part.holdout_flatters)
+                if why := goes_back(done, place, part.holdout_flatters):
+                    terminal.line(why)
+                    write_report(ready.store.study, spec, folder.report)
+                result = opened[place]
+                if len(parts) > 1:
+                    keep_result(folder, done[place].spec.name)
+                of = result.context
+                summary = finish(result.shared, study_file, of.spec, of.folder, of.data, terminal)
+                return Ended(result, summary, failed)
             write_report(ready.store.study, spec, folder.report)
-        done.append(Progressed(spec, records(ready.store.study)))
     raise AssertionError("a study file has one part or more")
 
 

@@ -11,7 +11,7 @@ import click
 
 from pruner.errors import InputError
 from pruner.system.machine import prepare
-from search.cli.opening import open_files, open_shared, print_grade
+from search.cli.opening import open_result, open_shared, print_grade
 from search.cli.options import json_option, result_options, study_argument, trial_option
 from search.options import Options
 from search.terminal.progress import Terminal
@@ -66,7 +66,7 @@ def export(
         raise InputError("--keep-float: only for --format onnx-int8")
     kept = tuple(name.strip() for name in keep_float.split(",")) if keep_float else ()
     find_layers(kept)
-    spec, folder = open_files(study, options.runs)
+    spec, folder = open_result(study, options.runs)
     chosen = prepare(options.threads, options.device)
     shared = open_shared(spec, folder, options.storage, options.artifacts)
     trial_files(shared, spec, folder, find_trial(shared.store.study, spec, trial))  # fails before the data set is read
@@ -136,7 +136,7 @@ def submit(
     from search.export.submission import submit as pack
     from search.trial.data import data_root, open_data
 
-    spec, folder = open_files(study, options.runs)
+    spec, folder = open_result(study, options.runs)
     chosen = prepare(options.threads, options.device)
     shared = open_shared(spec, folder, options.storage, options.artifacts)
     found = find_trial(shared.store.study, spec, trial)

@@ -88,10 +88,10 @@ def _run(study: Path, given: list[Change], workers: Workers, options: Options, w
     if as_json:
         click.echo(json.dumps(ended.summary))
     else:
-        click.echo(headline(records(ended.last.store.study)))
+        click.echo(headline(records(ended.result.store.study)))
         if "test" in ended.summary:
             print_grade(ended.summary["test"])
             click.echo(f"Network: {ended.summary['file']}")
-        click.echo(f"Report:  {ended.last.context.folder.report}")
+        click.echo(f"Report:  {ended.result.context.folder.report}")
     if ended.failed:
         raise ended.failed

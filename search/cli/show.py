@@ -21,6 +21,7 @@ from search.dashboard.server import dashboard as shown
 from search.options import Web
 from search.pipeline.relay import latest, parts_of, settled, studies_of
 from search.pipeline.remaining import Progressed, core_seconds_left, not_begun, to_come
+from search.pipeline.result import result_of
 from search.report.images import write_images
 from search.report.page import comparison_report, write_report
 from search.report.studies import studies_figure
@@ -72,6 +73,8 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     for name, earlier in done.items():
         click.echo(f"{name}: {headline(earlier)}")
     click.echo((f"{spec.name}: " if len(parts) > 1 else "") + headline(found))
+    if (result := result_of(parts, runs)[0].name) != spec.name:
+        click.echo(f"The result is the best network of {result}.")
     if left:
         click.echo(f"Not begun: {', '.join(left)}.")
     if line := to_come(seconds, f", by what trials have cost so far; this machine has {cores()} cores"):

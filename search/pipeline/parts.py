@@ -45,6 +45,8 @@ class Part:
     """The least distance between the parents' widths, see `choose`."""
     needs_accuracy: float | None = None
     """The accuracy on the holdout below which the previous part's best network is the last."""
+    holdout_flatters: float | None = None
+    """By how much the holdout flatters, see `search.pipeline.result`; None: if it is the last, it has the result."""
     train_only: bool = False
     """Does it train its parents without pruning them?"""
 
@@ -87,9 +89,14 @@ def parts(spec: StudySpec) -> list[Part]:
     for search in spec.searches:
         try:
             found.append(_part(spec, search, first=not found))
-            found[-1].study([DENSE])
+            study = found[-1].study([DENSE])
         except ValidationError as error:
             raise ValueError(f"searches.{search.name}: {one_line(error)}") from None
+        if search.holdout_flatters is not None and (study.goal != "score" or study.graded_by is None):
+            raise ValueError(
+                f"searches.{search.name}.holdout_flatters: compares networks by the course's score, which is not the "
+                "goal of this study"
+            )
     return found
 
 
@@ -97,8 +104,9 @@ def _part(spec: StudySpec, search: SearchSection, *, first: bool) -> Part:
     where, changes, content = f"searches.{search.name}", search.changes, spec.content("searches", "continues")
     if unknown := sorted(changes.keys() - set(CHANGED)):
         raise ValueError(f"{where}: unknown key {unknown[0]}{nearest(unknown[0], [*CHANGED, *_own_keys()])}")
-    if search.needs_accuracy is not None and first:
-        raise ValueError(f"{where}.needs_accuracy: there is no search before it")
+    for key in ("needs_accuracy", "holdout_flatters"):
+        if first and getattr(search, key) is not None:
+            raise ValueError(f"{where}.{key}: there is no search before it")
     if search.train_only:
         if first:
             raise ValueError(f"{where}.train_only: there is no search before it to take networks from")
@@ -113,7 +121,10 @@ def _part(spec: StudySpec, search: SearchSection, *, first: bool) -> Part:
     content = merged(_without_other_ways(content, changes), {**changes, "name": f"{spec.name}.{search.name}"})
     if first:
         return Part(content, spec.name)
-    return Part(content, spec.name, search.parents, search.min_distance, search.needs_accuracy, search.train_only)
+    return Part(
+        content, spec.name, search.parents, search.min_distance, search.needs_accuracy, search.holdout_flatters,
+        search.train_only,
+    )  # fmt: skip
 
 
 _WAYS = (

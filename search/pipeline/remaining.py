@@ -22,6 +22,10 @@ MFLOPS = 35
 """What an image costs whatever the network's size, in MFLOPs: with those three it costs 1.44, 1.18 and 1 at 160 px and
 1.78, 1.36 and 1 at 224, by MFLOPs alone 3.8, 2.2 and 1."""
 
+FADES = 0.5
+"""What a part's cost still counts once the next one of its kind has cost something: the machine may be another one by
+then, or less busy."""
+
 _UNITS = (("hours", 3600, 1), ("minutes", 60, 1), ("seconds", 1, 0))
 """Each with its seconds and the digits after the point."""
 
@@ -47,11 +51,11 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
 
     A trial of a part that has finished some is expected to cost what these did on average; elsewhere, what those that
     trained (or, without training, that did not) in the parts before cost for as many images of as many pixels and
-    MFLOPs, those with frozen statistics counted FROZEN times. Before the first training, an image trained on is taken
-    to cost what one evaluated untrained does, with its share of the reconstruction: right within 2 % for the searches
-    of studies/course, 22 and 31 % too little for those at 15 and 12 MFLOPs of studies/record. A part that has no trial
-    yet prunes to its target or, if it has none, trains what the part before it leaves. What a study computes once
-    (logits, rankings, the final evaluation) does not count.
+    MFLOPs, the later ones counted more (FADES), those with frozen statistics counted FROZEN times. Before the first
+    training, an image trained on is taken to cost what one evaluated untrained does, with its share of the
+    reconstruction: right within 2 % for the searches of studies/course, 22 and 31 % too little for those at 15 and 12
+    MFLOPs of studies/record. A part that has no trial yet prunes to its target or, if it has none, trains what the part
+    before it leaves. What a study computes once (logits, rankings, the final evaluation) does not count.
 
     Args:
         parts: Every part of the file, in order.
@@ -69,8 +73,9 @@ def core_seconds_left(parts: Sequence[Progressed], train_images: int) -> float |
         ended = sum(r.ended for r in part.found)
         done = whole * ended + sum(sum(work[:epochs]) for epochs in part.epochs.values())
         cost, trains, count = sum(r.cpu_seconds for r in part.found), part.spec.total_epochs > 0, budget(part.spec)
-        spent[trains] += cost
-        worked[trains] += done
+        if done:
+            spent[trains] = FADES * spent[trains] + cost
+            worked[trains] = FADES * worked[trains] + done
         alike = trains if worked[trains] else not trains
         if count is None or not worked[alike]:
             return None

@@ -127,6 +127,10 @@ class SearchSection(Section):
     needs_accuracy: Share | None = None
     """Begin only if the best network of the previous search has this accuracy on the holdout; otherwise the file ends
     with that network."""
+    holdout_flatters: Share | None = None
+    """How much more of the holdout networks have than of new images: 0.01 is one point. If it is given, the file that
+    ends with this search hands over the network of highest score at an accuracy lower by that, of the best one of each
+    search; otherwise the last one's."""
     train_only: bool = False
     """Prune nothing: train each of these networks once, or once at each learning rate of a list."""
 

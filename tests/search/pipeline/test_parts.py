@@ -230,6 +230,33 @@ needs_accuracy = {needed}
         assert (ended["best"] == result["best"]) == (not begun) and Path(ended["file"]).is_file()
 
 
+BACK = """
+trials = 1
+score.accuracy_penalty = 1000
+train = { optimizer = "adamw", epochs = 3, batch_size = 32 }
+space = { importance = "l2", learning_rate = 0.002, pruning_ratio = { stage6 = 0.05 } }
+[[searches]]
+name = "sound"
+[[searches]]
+name = "ruined"
+holdout_flatters = 0.008
+train.epochs = 0
+space.pruning_ratio = { stage2 = 0.9, stage6 = 0.9 }
+"""
+
+
+def test_a_file_that_may_go_back_hands_over_the_network_of_the_highest_score(invoke: Invoke, tmp_path: Path) -> None:
+    study, runs = write_study(tmp_path / "back.toml", BACK, base=DATA), tmp_path / "runs"
+    ended = json.loads(invoke("run", study, "--runs", runs, "--json"))
+    shown = json.loads(invoke("status", study, "--runs", runs, "--json"))
+    sound = shown["parts_done"]["back.sound"]["best"]
+    assert ended["best"] == sound and sound["accuracy"] > shown["best"]["accuracy"]
+    assert Path(ended["file"]).is_relative_to(runs / "back.sound") and (runs / "back.ruined" / "report.html").exists()
+    assert "The result is the best network of back.sound." in invoke("status", study, "--runs", runs)
+    exported = json.loads(invoke("export", study, "--runs", runs, "--format", "pth", "--json"))
+    assert exported["files"][0]["file"] == ended["file"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -261,6 +288,11 @@ def searches(*parts: str) -> str:
             "nothing but a learning_rate",
         ),
         (searches('name = "a"\ntrain_only = true', 'name = "b"'), "no search before it"),
+        (searches('name = "a"\nholdout_flatters = 0.01', 'name = "b"'), "no search before it"),
+        (
+            'objectives = ["params"]\n' + searches('name = "a"', 'name = "b"\nholdout_flatters = 0.01'),
+            "searches.b.holdout_flatters: compares networks by the course's score",
+        ),
         (f"{FINALISTS}[space.sparsity]\nstage6 = 0.5\n", "lose the zeros"),
         (searches('name = "a"', 'name = "b"\ntrain_only = true\ntrain.epoch = 1'), "did you mean epochs"),
         (searches("trials = 3"), "searches.0.name: field required"),

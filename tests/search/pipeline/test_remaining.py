@@ -12,7 +12,7 @@ from processes import Invoke, running, wait_for
 from records import made, status
 from search.cost import Cost
 from search.pipeline.parts import read_parts
-from search.pipeline.remaining import FROZEN, MFLOPS, PIXELS, Progressed, core_seconds_left, not_begun, to_come
+from search.pipeline.remaining import FADES, FROZEN, MFLOPS, PIXELS, Progressed, core_seconds_left, not_begun, to_come
 from search.results.metrics import epochs_in, metrics_csv
 from search.results.records import Record
 from search.study.spec import StudySpec
@@ -103,13 +103,13 @@ def test_a_network_that_is_pruned_further_is_expected_to_cost_less(tmp_path: Pat
     assert left == pytest.approx((10 * 3.0 + 3 * 7) * (20 + MFLOPS) / (100 + MFLOPS))
 
 
-def test_a_short_training_that_cost_much_an_image_is_not_taken_for_the_rule(tmp_path: Path) -> None:
+def test_what_is_to_come_is_judged_by_all_trainings_by_their_work_and_the_later_ones_more(tmp_path: Path) -> None:
     longest = '[[searches]]\nname = "longest"\ntrain_only = true\ntrain = { epochs = 30, resolution = 16 }'
     study = write_study(tmp_path / "l.toml", THREE + longest, base=DATA)
     search, long, longer, last = map(not_begun, read_parts(study))
     done = [ended(search, 3.0, count=10), ended(long, 10.0)]
     left = core_seconds_left([*done, ended(longer, 20.0), last], IMAGES)
-    assert left == pytest.approx(30 * EPOCH * (10.0 + 20.0) / (LONG + 3 * EPOCH))
+    assert left == pytest.approx(30 * EPOCH * (FADES * 10.0 + 20.0) / (FADES * LONG + 3 * EPOCH))
 
 
 @pytest.mark.slow
