@@ -85,18 +85,18 @@ def run_parts(
                 last = True
             done.append(Progressed(spec, records(ready.store.study)))
             opened.append(ready)
-            if last:
-                place = handed_over(done, None if failed else part.holdout_flatters)
-                if why := goes_back(done, place, part.holdout_flatters):
-                    terminal.line(why)
-                    write_report(ready.store.study, spec, folder.report)
-                result = opened[place]
-                if len(parts) > 1:
-                    keep_result(folder, done[place].spec.name)
-                of = result.context
-                summary = finish(result.shared, study_file, of.spec, of.folder, of.data, terminal)
-                return Ended(result, summary, failed)
-            write_report(ready.store.study, spec, folder.report)
+            if not last:
+                write_report(ready.store.study, spec, folder.report)
+                continue
+            place = handed_over(done, None if failed else part.holdout_flatters)
+            if why := goes_back(done, place, part.holdout_flatters):
+                terminal.line(why)
+                write_report(ready.store.study, spec, folder.report)
+            if len(parts) > 1:
+                keep_result(folder, done[place].spec.name)
+            result, of = opened[place], opened[place].context
+            summary = finish(result.shared, study_file, of.spec, of.folder, of.data, terminal)
+            return Ended(result, summary, failed)
     raise AssertionError("a study file has one part or more")
 
 

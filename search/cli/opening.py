@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from search.pipeline.relay import latest, parts_of
+from search.pipeline.relay import latest, parts_of, studies_of
 from search.pipeline.result import result_of
 from search.storage.artifacts import Shared, artifact_store
 from search.storage.folder import StudyFolder
@@ -28,7 +28,7 @@ def open_files(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
 
 def open_result(study: Path, runs: Path) -> tuple[StudySpec, StudyFolder]:
     """The study and its folder; for a file with several parts, those of the part whose best network it hands over."""
-    return result_of(parts_of(study, runs)[0], runs)
+    return result_of(studies_of(parts_of(study, runs)[0], runs))
 
 
 def print_grade(graded: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from search.cli.opening import open_files, open_shared
 from search.cli.options import artifacts_option, json_option, runs_option, storage_option, study_argument, web_options
 from search.dashboard.server import dashboard as shown
 from search.options import Web
-from search.pipeline.relay import latest, parts_of, settled, studies_of
+from search.pipeline.relay import parts_of, studies_of
 from search.pipeline.remaining import Progressed, core_seconds_left, not_begun, to_come
 from search.pipeline.result import result_of
 from search.report.images import write_images
@@ -43,16 +43,15 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     parts: the progress of each, and the trials of the part that was begun last. The last line says how long the rest
     will take."""
     parts, _ = parts_of(study, runs)
-    spec, folder = latest(parts, runs)
+    *before, (spec, folder) = begun = studies_of(parts, runs)
     opened = load_study(spec, folder, storage).study
     epochs, found = under_way(records(opened), folder)
-    before = settled(parts, runs)
-    done = {earlier.name: records(load_study(earlier, place, storage).study) for _, earlier, place in before}
+    done = {earlier.name: records(load_study(earlier, place, storage).study) for earlier, place in before}
     later = [part for part in parts if part.name not in (*done, spec.name)]
     left = [part.name for part in later]
     dense = dense_of(opened)
     chain = [
-        *(Progressed(earlier, done[earlier.name]) for _, earlier, _ in before),
+        *(Progressed(earlier, done[earlier.name]) for earlier, _ in before),
         Progressed(spec, found, epochs),
         *map(not_begun, later),
     ]
@@ -73,7 +72,7 @@ def status(study: Path, runs: Path, storage: str | None, as_json: bool) -> None:
     for name, earlier in done.items():
         click.echo(f"{name}: {headline(earlier)}")
     click.echo((f"{spec.name}: " if len(parts) > 1 else "") + headline(found))
-    if (result := result_of(parts, runs)[0].name) != spec.name:
+    if (result := result_of(begun)[0].name) != spec.name:
         click.echo(f"The result is the best network of {result}.")
     if left:
         click.echo(f"Not begun: {', '.join(left)}.")

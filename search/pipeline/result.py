@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from pruner.system.files import read_object, write_json
-from search.pipeline.parts import Part
-from search.pipeline.relay import begun, latest
 from search.pipeline.remaining import Progressed
 from search.results.records import best
 from search.storage.folder import StudyFolder
@@ -62,15 +59,11 @@ def _asked(spec: StudySpec) -> tuple[object, ...]:
 
 def keep_result(last: StudyFolder, name: str) -> None:
     """Note beside the search that ended a file which one has the result, for the commands that export it."""
-    write_json(_kept(last), {"study": name})
+    write_json(last.result, {"study": name})
 
 
-def result_of(parts: Sequence[Part], runs: Path) -> tuple[StudySpec, StudyFolder]:
-    """The study and folder with the network that a file hands over: those that `keep_result` noted, or the latest."""
-    last = latest(parts, runs)
-    name = read_object(_kept(last[1])).get("study")
-    return next(((spec, folder) for _, spec, folder in begun(parts, runs) if spec.name == name), last)
-
-
-def _kept(last: StudyFolder) -> Path:
-    return last.path / "result.json"
+def result_of(begun: Sequence[tuple[StudySpec, StudyFolder]]) -> tuple[StudySpec, StudyFolder]:
+    """That of the studies begun, in order, whose network the file hands over: the one noted beside the last, or it."""
+    last = begun[-1]
+    name = read_object(last[1].result).get("study")
+    return next((each for each in begun if each[0].name == name), last)

@@ -33,6 +33,11 @@ class StudyFolder:
         return self.path / "study.json"
 
     @property
+    def result(self) -> Path:
+        """For a part that ended its study file: the name of the part whose network was handed over."""
+        return self.path / "result.json"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
