@@ -116,7 +116,7 @@ def test_what_is_to_come_is_judged_by_all_trainings_by_their_work_and_the_later_
 def test_status_counts_the_epochs_of_a_trial_under_way(invoke: Invoke, write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study("trials = 1\ntrain.epochs = 3\ntrain.images_per_epoch = 640")
     with running("run", study, "--runs", tmp_path, "--workers", 1) as process:
-        wait_for(lambda: list(tmp_path.glob("tiny/trials/0000/checkpoint.pt")), process)
+        wait_for(lambda: list(tmp_path.glob("tiny/trials/0000/metrics.csv")), process)
         process.kill()
     told = invoke("status", study, "--runs", tmp_path)
     assert re.search(r"trial   0  running .* [1-9]\d* s  [1-3] of 3 epochs\n", told)
